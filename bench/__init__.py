@@ -1,0 +1,1 @@
+"""Repeatable measurements of mailsuite beside other mail servers: `python -m bench`. See README.md."""

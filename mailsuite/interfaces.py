@@ -1,0 +1,267 @@
+"""Every interface that joins two rooms of the house.
+
+An interface says what one side may ask and the other promises; `tests/contracts/` holds one suite for each that
+has several implementations. Methods that return an Awaitable may be coroutines or return Deferreds; they never
+block the reactor's thread. Times are POSIX timestamps in seconds, sizes are octets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any
+
+from zope.interface import Attribute, Interface
+
+from mailsuite.mail.address import Address
+from mailsuite.mail.envelope import Envelope
+from mailsuite.mail.queue import Delivery, Outcome, Settlement
+from mailsuite.mail.reply import Reply
+from mailsuite.mail.route import Destination, Target
+from mailsuite.mail.session import Identity, ScramSecret, SecretKind
+
+# ---------------------------------------------------------------------------------------------- errors
+
+
+class Refused(Exception):
+    """Something is refused for a reason that the peer should see: the one place that sends replies sends this one."""
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__(str(reply))
+        self.reply = reply
+
+
+class SpoolError(Exception):
+    """The spool cannot do what was asked, now. Peers are told 451 4.3.0."""
+
+
+class SpoolFull(SpoolError):
+    """There is no room on the disk. Peers are told 452 4.3.1."""
+
+
+class DirectoryUnavailable(Exception):
+    """The directory of accounts cannot be read, now. Peers are told 451 or 454."""
+
+
+# ------------------------------------------------------------------------------------ session <-> net
+
+
+class IConversation(Interface):
+    """A session's end of a connection: events of the core come in, messages to the core go out."""
+
+    peer = Attribute("mailsuite.mail.session.Peer")
+    local = Attribute("mailsuite.mail.session.Peer: our own end")
+    tls = Attribute("mailsuite.mail.session.TLSFacts, or None while the connection is in plaintext")
+    core = Attribute("the protocol core that this conversation is held through")
+
+    def receive() -> Awaitable[Any]:
+        """The core's next event.
+
+        Output is written before the wait begins, never earlier: replies to a pipelined group leave in one write.
+        Raises `RemoteProtocolError` where the peer breaks the protocol beyond repair, `ConnectionClosed` when the connection
+        has ended or was lost, `PeerTooSlow` when the limit of the core's phase has passed. A session that waits for something else
+        when the connection is lost is cancelled (`CancelledError` at its await).
+        """
+
+    def send(message: Any) -> None:
+        """Give the core a reply (server core) or a command (client core); the octets leave at the next wait."""
+
+    def drain() -> Awaitable[None]:
+        """Write what is there, and wait until the transport wants more. For content that is sent in chunks.
+
+        Raises as `receive`.
+        """
+
+
+# -------------------------------------------------------------------------------------------- routing
+
+
+class IRouter(Interface):
+    """Knows where a recipient's mail goes."""
+
+    def resolve(recipient: Address, submitter: Identity | None, *, trusted: bool) -> Awaitable[Sequence[Target]]:
+        """The targets of one recipient, aliases expanded.
+
+        `submitter` is the authenticated account, `trusted` says that the peer's address may relay. Raises
+        `Refused` for an unknown local user (550 5.1.1), for relaying by strangers (550 5.7.1), for an alias that
+        leads back to itself (550 5.4.6).
+        """
+
+    def destination(address: Address) -> Destination:
+        """Where mail for this final address goes by the configuration of now; never refuses."""
+
+
+# ---------------------------------------------------------------------------------------------- spool
+
+
+class IDraft(Interface):
+    """A message on its way into the spool. Nothing is visible before `commit`, `abort` leaves nothing."""
+
+    queue_id = Attribute("str: the name the message will have in the queue")
+    size = Attribute("int: octets written so far")
+
+    def write(data: bytes) -> Awaitable[None] | None:
+        """Append octets. Where it returns an Awaitable, await it before writing more (the disk is slower than the peer).
+
+        Failures (a full disk) may show here or at `commit`: `SpoolError`.
+        """
+
+    def commit(envelope: Envelope, targets: Sequence[Target]) -> Awaitable[None]:
+        """Make it durable. When this returns, the message is on stable storage and its recipients are due.
+
+        Raises `SpoolFull` or another `SpoolError`; then nothing of it is in the queue. Once called, neither a
+        cancellation nor `abort` takes it back.
+        """
+
+    def abort() -> None:
+        """Forget it. Does nothing after `commit` was called, or a second time."""
+
+
+class IQueueWatcher(Interface):
+    """Is told by the spool what has become due. All calls come on the reactor's thread."""
+
+    def has_room(destination: Destination, size: int) -> bool:
+        """Whether a delivery that is just being committed should be leased at once and given to `committed`."""
+
+    def committed(deliveries: Sequence[Delivery]) -> None:
+        """These were committed, and are leased to us: they come straight from memory, nothing need be claimed."""
+
+    def due(destinations: Iterable[Destination]) -> None:
+        """Something was committed for these destinations, and waits for `ISpool.claim`."""
+
+
+class ISpool(Interface):
+    """The relay queue's store: messages, their recipients, leases and times.
+
+    A delivery that was claimed (or came through `IQueueWatcher.committed`) is under lease until it is settled or
+    released, or until the lease runs out; the spool renews leases of its own process by itself. Leases of a dead process are void when the
+    spool is opened again; their deliveries come back with `replayed` set.
+    """
+
+    def start() -> Awaitable[None]:
+        """Open the store, bring its schema up to date, void dead leases, sweep what a crash left. Raises `SpoolError`."""
+
+    def stop() -> Awaitable[None]:
+        """Finish what was asked, give all leases back, close."""
+
+    def watch(watcher: Any) -> None:
+        """Tell this `IQueueWatcher` from now on."""
+
+    def draft() -> Any:
+        """A new `IDraft`."""
+
+    def claim(destination: Destination, limit: int) -> Awaitable[Sequence[Delivery]]:
+        """Lease up to `limit` due deliveries for a destination, the longest due first."""
+
+    def claim_held(destinations: Sequence[Destination], limit: int) -> Awaitable[Sequence[Delivery]]:
+        """Lease up to `limit` deliveries of these `hold` destinations, the oldest first, whatever their times."""
+
+    def destinations() -> Awaitable[Sequence[tuple[Destination, float]]]:
+        """Every destination (but `hold`) that has deliveries which are not under lease, with the earliest time one is due."""
+
+    def settle(settlements: Sequence[Settlement]) -> Awaitable[None]:
+        """Write outcomes down, reports included, in one transaction. See `mail.queue.Settlement`."""
+
+    def release(deliveries: Sequence[Delivery]) -> Awaitable[None]:
+        """Give leases back: no attempt was made, they are due as they were."""
+
+    def move(delivery: Delivery, destination: Destination) -> Awaitable[None]:
+        """Give the lease back and queue the recipients under another destination, due at once."""
+
+    def reroute(choose: Callable[[Address], Destination]) -> Awaitable[int]:
+        """Ask `choose` for every recipient that waits, and move those whose destination has changed. Returns how many."""
+
+    def count() -> Awaitable[int]:
+        """How many messages are in the queue."""
+
+
+# ------------------------------------------------------------------------------------------- delivery
+
+
+class IQueueRun(Interface):
+    """The deliveries for one destination, drained by an agent or by a relay session, whoever dialled."""
+
+    destination = Attribute("mailsuite.mail.route.Destination")
+
+    def next() -> Awaitable[Delivery | None]:
+        """The next delivery, or None when nothing more is due. What was taken must be settled or released."""
+
+    def batch(limit: int) -> Awaitable[Sequence[Delivery]]:
+        """Up to `limit` deliveries at once; empty when nothing more is due."""
+
+    def settle(delivery: Delivery, outcomes: Sequence[Outcome]) -> None:
+        """Report what became of the recipients, in their order. The spool writes it down with others, in groups."""
+
+    def release(delivery: Delivery) -> None:
+        """Give a delivery back: no attempt was made."""
+
+
+class IDeliveryAgent(Interface):
+    """Delivers, as a plugin: found by `twisted.plugin` under `IDeliveryAgentMaker`, or given to the service by hand."""
+
+    name = Attribute("str: what `Destination.agent` says")
+    concurrency = Attribute("int: how many runs this agent may have at once for one destination")
+
+    def deliver(run: Any) -> Awaitable[None]:
+        """Drain an `IQueueRun`. Whatever it has neither settled nor released when it ends is released.
+
+        Raises nothing for a failed delivery, that is an outcome; an exception is a defect: it is logged, and what was under way is deferred.
+        """
+
+
+class IDeliveryAgentMaker(Interface):
+    """A plugin (in the package `mailsuite.plugins`, any distribution may add to it) that builds a delivery agent."""
+
+    name = Attribute("str: the agent's name in the configuration and in destinations")
+
+    def make(options: dict[str, Any], parts: Any) -> Any:
+        """Build the `IDeliveryAgent` from its table in the configuration; `parts` is an `IAgentParts`.
+
+        Raises `ValueError` with one sentence where an option is wrong.
+        """
+
+
+class IAgentParts(Interface):
+    """What the service lends to agents."""
+
+    reactor = Attribute("the reactor: IReactorTime, IReactorTCP, IReactorThreads")
+    hostname = Attribute("str: our own host name")
+    data_directory = Attribute("pathlib.Path: where relative paths begin")
+
+    def in_thread(function: Callable[..., Any], *args: Any) -> Awaitable[Any]:
+        """Run blocking work in the thread pool."""
+
+
+class INextHops(Interface):
+    """Turns a relay destination into hosts to dial, in order of preference."""
+
+    def find(destination: Destination) -> Awaitable[Sequence[Any]]:
+        """`NextHop`s with `use_mx` already answered. Raises `Unroutable` with the outcome's reply where there are none."""
+
+
+# ------------------------------------------------------------------------------------------- accounts
+
+
+class IAuthenticator(Interface):
+    """Proves who a peer is. Sits before a twisted.cred portal."""
+
+    def check_password(authcid: str, authzid: str, password: bytes) -> Awaitable[Identity]:
+        """Log in by password (PLAIN, LOGIN). Raises `twisted.cred.error.UnauthorizedLogin`, `DirectoryUnavailable`."""
+
+    def secret(authcid: str, kind: SecretKind) -> Awaitable[bytes | ScramSecret | None]:
+        """What is kept of this account for that mechanism; None where the account or the secret does not exist."""
+
+    def authorize(authcid: str, authzid: str) -> Awaitable[Identity]:
+        """Log in someone who has proved to be `authcid` by CRAM-MD5, SCRAM or EXTERNAL. Raises as `check_password`."""
+
+
+class IDirectory(Interface):
+    """Local domains, mailboxes and aliases, as they are now. Look-ups answer from memory and never block."""
+
+    def is_local_domain(domain: str) -> bool:
+        """Whether we are the final destination for a domain (a domain key: lower case, A-labels)."""
+
+    def mailbox(address: Address) -> Address | None:
+        """The canonical address of the mailbox that receives for this address (case and subaddress folded), or None."""
+
+    def alias(address: Address) -> Sequence[Address] | None:
+        """What an alias stands for, one step; None where the address is no alias."""

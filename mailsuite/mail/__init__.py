@@ -1,0 +1,1 @@
+"""Values: what mail is made of, without I/O and without a clock."""

@@ -1,0 +1,31 @@
+"""The header section of a message, as far as a mail server looks at it: where it ends, which fields it has.
+
+Nothing here decodes: fields are found by name in octets (RFC 5322 section 2.2), content stays as it came.
+"""
+
+from __future__ import annotations
+
+import re
+
+_FIELD_NAME = re.compile(rb"^([!-9;-~]+)[ \t]*:", re.MULTILINE)
+
+
+def header_length(octets: bytes, start: int = 0) -> int | None:
+    """The length of the header section with the empty line that ends it; None where that has not come yet.
+
+    `start` is where to begin looking: everything before it was looked at already.
+    """
+    if octets.startswith(b"\r\n"):
+        return 2
+    end = octets.find(b"\r\n\r\n", max(0, start - 3))
+    return None if end < 0 else end + 4
+
+
+def field_names(header: bytes) -> list[bytes]:
+    """The names of all fields, in order, in lower case. Names repeat as fields do."""
+    return [match[1].lower() for match in _FIELD_NAME.finditer(header)]
+
+
+def begins_with_field(octets: bytes) -> bool:
+    """Whether a header field stands at the beginning, or the empty line of a header without fields."""
+    return octets.startswith(b"\r\n") or _FIELD_NAME.match(octets) is not None

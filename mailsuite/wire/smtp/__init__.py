@@ -1,0 +1,1 @@
+"""SMTP, LMTP and their extensions: commands, the server's core, the client's core."""

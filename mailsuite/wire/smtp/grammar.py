@@ -1,0 +1,255 @@
+"""The grammar of SMTP command lines: octets in, a command or the reply to a bad one out.
+
+It knows syntax alone: what the server offers decides which parameters exist, the order of commands is the core's.
+"""
+
+from __future__ import annotations
+
+import binascii
+import re
+from base64 import b64decode
+from collections.abc import Callable, Collection
+from typing import Any
+
+from mailsuite.mail import replies
+from mailsuite.mail.address import parse_path
+from mailsuite.mail.envelope import Body
+from mailsuite.mail.reply import Reply
+from mailsuite.wire.smtp.commands import (
+    Auth,
+    Bdat,
+    Command,
+    Data,
+    Ehlo,
+    Helo,
+    Help,
+    Mail,
+    Noop,
+    Quit,
+    Rcpt,
+    Rset,
+    StartTls,
+    Vrfy,
+)
+
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_KEYWORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9\-]*")
+_VALUE = re.compile(r"[^\x00-\x20=\x7f]+")
+_XTEXT = re.compile(r"(?:[!-*,-<>-~]|\+[0-9A-F]{2})*")
+_XTEXT_PAIR = re.compile(rb"\+([0-9A-F]{2})")
+_MECHANISM = re.compile(r"[A-Za-z0-9\-_]{1,20}")
+# RFC 1870 section 3: the value of SIZE has at most 20 digits.
+_SIZE = re.compile(r"[0-9]{1,20}")
+_CHUNK = re.compile(r"([0-9]{1,20})( +LAST)?", re.IGNORECASE)
+
+Parsed = Command | Reply
+
+
+def parse_command(line: bytes, parameters: Collection[str]) -> Parsed:
+    """The command in a line that has lost its CR LF, or the reply that refuses it.
+
+    `parameters` are the MAIL parameters that exist in this session (keywords in upper case).
+    """
+    if _CONTROL.search(line):
+        return replies.SYNTAX_ERROR
+    try:
+        text = line.decode("utf-8")
+    except UnicodeDecodeError:
+        return replies.SYNTAX_ERROR
+    verb, _, argument = text.partition(" ")
+    parse = _PARSERS.get(verb.upper())
+    if parse is None:
+        return replies.UNRECOGNIZED
+    return parse(argument.strip(" \t"), parameters)
+
+
+def decode_response(line: bytes) -> bytes | Reply | None:
+    """A line of an AUTH exchange: the decoded response, None where it cancels, or the refusal (RFC 4954 section 4)."""
+    if line == b"*":
+        return None
+    try:
+        return b64decode(line, validate=True)
+    except (binascii.Error, ValueError):
+        return replies.AUTH_BAD_BASE64
+
+
+def decode_xtext(text: str) -> str | None:
+    """Decode xtext (RFC 3461 section 4); None where it is none."""
+    if not _XTEXT.fullmatch(text):
+        return None
+    octets = _XTEXT_PAIR.sub(lambda pair: bytes([int(pair[1], 16)]), text.encode("ascii"))
+    try:
+        return octets.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+
+
+def _mail(argument: str, known: Collection[str]) -> Parsed:
+    # RFC 5321 section 4.1.1.2
+    if argument[:5].upper() != "FROM:":
+        return replies.BAD_ARGUMENTS.saying("Syntax: MAIL FROM:<address>")
+    path = parse_path(argument[5:].lstrip(" "))
+    if path is None:
+        return replies.BAD_SENDER_SYNTAX
+    address, rest = path
+    if not rest:
+        return Mail(address)
+    values = _parameters(rest, known)
+    if isinstance(values, Reply):
+        return values
+    given: dict[str, Any] = {}
+    for keyword, value in values.items():
+        fault = _MAIL_PARAMETERS[keyword](value, given)
+        if fault is not None:
+            return replies.BAD_ARGUMENTS.saying(fault)
+    return Mail(address, **given)
+
+
+def _size(value: str | None, given: dict[str, Any]) -> str | None:
+    # RFC 1870 section 3
+    if value is None or not _SIZE.fullmatch(value):
+        return "SIZE takes a number of octets"
+    given["size"] = int(value)
+    return None
+
+
+def _body(value: str | None, given: dict[str, Any]) -> str | None:
+    # RFC 6152 section 2; BINARYMIME is another extension (RFC 3030), which is not offered
+    body = _BODIES.get((value or "").upper())
+    if body is None:
+        return "This BODY is not known here"
+    given["body"] = body
+    return None
+
+
+def _smtputf8(value: str | None, given: dict[str, Any]) -> str | None:
+    # RFC 6531 section 3.4
+    given["smtputf8"] = True
+    return None if value is None else "SMTPUTF8 takes no value"
+
+
+def _mail_auth(value: str | None, given: dict[str, Any]) -> str | None:
+    # RFC 4954 section 5
+    decoded = None if value is None else decode_xtext(value)
+    if decoded is None:
+        return "AUTH takes an address in xtext, or <>"
+    given["auth"] = "" if decoded == "<>" else decoded
+    return None
+
+
+def _rcpt(argument: str, _known: Collection[str]) -> Parsed:
+    # RFC 5321 section 4.1.1.3
+    if argument[:3].upper() != "TO:":
+        return replies.BAD_ARGUMENTS.saying("Syntax: RCPT TO:<address>")
+    path = parse_path(argument[3:].lstrip(" "))
+    if path is None:
+        return replies.BAD_RECIPIENT_SYNTAX
+    address, rest = path
+    if address is None:
+        return replies.BAD_RECIPIENT_SYNTAX
+    if rest:
+        values = _parameters(rest, ())
+        if isinstance(values, Reply):
+            return values
+    return Rcpt(address)
+
+
+def _parameters(rest: str, known: Collection[str]) -> dict[str, str | None] | Reply:
+    """`SP keyword[=value]` again and again (RFC 5321 section 4.1.2, esmtp-param)."""
+    if not rest.startswith(" "):
+        return replies.BAD_ARGUMENTS.saying("Something stands behind the path")
+    found: dict[str, str | None] = {}
+    for word in rest.split():
+        keyword, equals, value = word.partition("=")
+        keyword = keyword.upper()
+        if not _KEYWORD.fullmatch(keyword) or (equals and not _VALUE.fullmatch(value) and keyword != "AUTH"):
+            return replies.BAD_ARGUMENTS.saying("Bad parameter syntax")
+        if keyword not in known:
+            return replies.UNKNOWN_PARAMETER
+        if keyword in found:
+            return replies.BAD_ARGUMENTS.saying(f"{keyword} is given twice")
+        found[keyword] = value if equals else None
+    return found
+
+
+def _ehlo(argument: str, _known: Collection[str]) -> Parsed:
+    # RFC 5321 section 4.1.1.1. Real clients say many things that are no domain; what they say proves nothing, so
+    # anything that is one printable ASCII word is taken.
+    return Ehlo(argument) if _is_word(argument) else replies.BAD_ARGUMENTS.saying("Syntax: EHLO domain")
+
+
+def _lhlo(argument: str, _known: Collection[str]) -> Parsed:
+    # RFC 2033 section 4.1
+    return Ehlo(argument, lmtp=True) if _is_word(argument) else replies.BAD_ARGUMENTS.saying("Syntax: LHLO domain")
+
+
+def _helo(argument: str, _known: Collection[str]) -> Parsed:
+    return Helo(argument) if _is_word(argument) else replies.BAD_ARGUMENTS.saying("Syntax: HELO domain")
+
+
+def _is_word(argument: str) -> bool:
+    return bool(argument) and argument.isascii() and argument.isprintable() and " " not in argument
+
+
+def _bdat(argument: str, _known: Collection[str]) -> Parsed:
+    # RFC 3030 section 2
+    match = _CHUNK.fullmatch(argument)
+    if match is None:
+        return replies.BAD_ARGUMENTS.saying("Syntax: BDAT size [LAST]")
+    return Bdat(int(match[1]), last=match[2] is not None)
+
+
+def _auth(argument: str, _known: Collection[str]) -> Parsed:
+    # RFC 4954 section 4
+    words = argument.split(" ")
+    if not _MECHANISM.fullmatch(words[0]) or len(words) > 2:
+        return replies.BAD_ARGUMENTS.saying("Syntax: AUTH mechanism [initial-response]")
+    mechanism = words[0].upper().encode("ascii")
+    if len(words) == 1:
+        return Auth(mechanism)
+    if words[1] == "=":
+        return Auth(mechanism, b"")
+    initial = decode_response(words[1].encode("utf-8"))
+    return Auth(mechanism, initial) if isinstance(initial, bytes) else replies.AUTH_BAD_BASE64
+
+
+def _vrfy(argument: str, _known: Collection[str]) -> Parsed:
+    return Vrfy(argument) if argument else replies.BAD_ARGUMENTS.saying("Syntax: VRFY address")
+
+
+def _bare(command: type[Command]) -> Callable[[str, Collection[str]], Parsed]:
+    """A command that takes no arguments (RFC 5321 section 4.1.1: 501 where it is given one)."""
+    value = command()
+
+    def parse(argument: str, _known: Collection[str]) -> Parsed:
+        return replies.NO_ARGUMENTS if argument else value
+
+    return parse
+
+
+_BODIES = {str(body): body for body in (Body.SEVEN_BIT, Body.EIGHT_BIT)}
+
+_MAIL_PARAMETERS: dict[str, Callable[[str | None, dict[str, Any]], str | None]] = {
+    # keyword: reads its value into the fields of `Mail`, or says what is wrong with it
+    "SIZE": _size,
+    "BODY": _body,
+    "SMTPUTF8": _smtputf8,
+    "AUTH": _mail_auth,
+}
+
+_PARSERS: dict[str, Callable[[str, Collection[str]], Parsed]] = {
+    "EHLO": _ehlo,
+    "LHLO": _lhlo,
+    "HELO": _helo,
+    "MAIL": _mail,
+    "RCPT": _rcpt,
+    "DATA": _bare(Data),
+    "BDAT": _bdat,
+    "RSET": _bare(Rset),
+    "NOOP": lambda _argument, _known: Noop(),
+    "QUIT": _bare(Quit),
+    "HELP": lambda argument, _known: Help(argument),
+    "VRFY": _vrfy,
+    "STARTTLS": _bare(StartTls),
+    "AUTH": _auth,
+}

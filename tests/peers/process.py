@@ -1,0 +1,157 @@
+"""Starting, awaiting and ending the peers' processes, and the ports they listen on.
+
+Known limit: a port that `free_port` returns is free at that moment only; another process may take it
+before the peer does. The kernel hands out such ports at random, so this is rare.
+"""
+
+from __future__ import annotations
+
+import abc
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+LOOPBACK = "127.0.0.1"
+POLL_SECONDS = 0.02
+
+
+class PeerError(Exception):
+    """A peer did not start, or did not do in time what the rig asked of it."""
+
+
+class Server(abc.ABC):
+    """Something that can be started and stopped; as a context manager, it runs inside the block."""
+
+    @abc.abstractmethod
+    def start(self) -> None:
+        """Start it and return when it greets. Raises `PeerError`; nothing is left running then."""
+
+    @abc.abstractmethod
+    def stop(self) -> None:
+        """End it. Nothing happens when it does not run."""
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        problem: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+
+def cache_directory() -> Path:
+    """Where unpacked peers live: outside the tree, shared by all checkouts of this user."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "mailsuite-peers"
+
+
+def free_port() -> int:
+    """A TCP port on the loopback that nobody listened on a moment ago."""
+    with socket.socket() as listener:
+        listener.bind((LOOPBACK, 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def run(
+    arguments: Sequence[str | Path],
+    *,
+    timeout: float,
+    stdin: bytes = b"",
+    environment: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end and return it with what it printed, stderr behind stdout.
+
+    `environment` is added to ours. The exit status is the caller's to judge. Raises
+    `subprocess.TimeoutExpired` after `timeout` seconds; the command is killed by then.
+    """
+    finished = subprocess.run(
+        [str(argument) for argument in arguments],
+        input=stdin,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=timeout,
+        env={**os.environ, **(environment or {})},
+        cwd=cwd,
+        check=False,
+    )
+    output = finished.stdout.decode("utf-8", "replace")
+    return subprocess.CompletedProcess(finished.args, finished.returncode, output)
+
+
+def spawn(
+    arguments: Sequence[str | Path],
+    *,
+    output: Path,
+    cwd: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> subprocess.Popen[bytes]:
+    """Start a server in a process group of its own, so that `stop` reaches its children too.
+
+    What it prints goes to the file `output`.
+    """
+    with output.open("ab") as sink:
+        return subprocess.Popen(
+            [str(argument) for argument in arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=sink,
+            stderr=subprocess.STDOUT,
+            cwd=cwd,
+            env={**os.environ, **(environment or {})},
+            start_new_session=True,
+        )
+
+
+def wait_for_greeting(port: int, process: subprocess.Popen[bytes], *, output: Path, timeout: float = 20.0) -> None:
+    """Return when the server on the port says 220: a port alone may answer before its server works.
+
+    Raises `PeerError`, with the last of what the process printed to `output`, when the process ends
+    first or `timeout` seconds pass.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            with socket.create_connection((LOOPBACK, port), timeout=timeout) as connection:
+                greeting = connection.recv(512)
+        except OSError as problem:
+            greeting = str(problem).encode()
+        if greeting.startswith(b"220"):
+            return
+        if process.poll() is not None:
+            raise PeerError(f"ended with status {process.returncode}: {_tail(output)}")
+        if time.monotonic() > deadline:
+            raise PeerError(f"port {port} does not greet ({greeting!r}): {_tail(output)}")
+        time.sleep(POLL_SECONDS)
+
+
+def stop(process: subprocess.Popen[bytes], *, timeout: float = 10.0) -> None:
+    """End a process that `spawn` started: SIGTERM, then SIGKILL for what is left of its group."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(timeout)
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        return
+
+
+def _tail(path: Path, limit: int = 2000) -> str:
+    try:
+        return path.read_text("utf-8", "replace")[-limit:].strip() or "it printed nothing"
+    except OSError:
+        return "it printed nothing"
