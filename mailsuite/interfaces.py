@@ -192,7 +192,14 @@ class IQueueRun(Interface):
         """Report what became of the recipients, in their order. The spool writes it down with others, in groups."""
 
     def release(delivery: Delivery) -> None:
-        """Give a delivery back: no attempt was made."""
+        """Give a delivery back: no attempt was made. Does nothing for one that is settled or was released before."""
+
+    def fail(outcome: Outcome) -> None:
+        """The destination as a whole came to this outcome: its host cannot be reached, or its domain does not exist.
+
+        What this run holds, what is ready and what else is due is settled with it. After a deferred outcome the
+        destination is left alone for a while: `next` and `batch` have nothing more.
+        """
 
 
 class IDeliveryAgent(Interface):
@@ -200,6 +207,7 @@ class IDeliveryAgent(Interface):
 
     name = Attribute("str: what `Destination.agent` says")
     concurrency = Attribute("int: how many runs this agent may have at once for one destination")
+    batch = Attribute("int: a further run begins beside others where at least that many deliveries are waiting")
 
     def deliver(run: Any) -> Awaitable[None]:
         """Drain an `IQueueRun`. Whatever it has neither settled nor released when it ends is released.

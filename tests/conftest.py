@@ -6,6 +6,8 @@ from collections.abc import Generator
 import pytest
 from hypothesis import settings
 
+pytest_plugins = ["tests.realreactor"]
+
 # No deadline: how long an example takes on a busy machine says nothing about the code.
 settings.register_profile("mailsuite", deadline=None)
 settings.load_profile("mailsuite")

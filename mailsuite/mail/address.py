@@ -4,6 +4,8 @@ An address is held as meant, not as written: quotes and backslashes of a quoted 
 back when it is written. The null reverse-path `<>` is None wherever a reverse-path is expected.
 
 Leniency, on purpose: underscores in domains, which real peers use; and spaces between a command's colon and the path.
+Strictness, on purpose: of RFC 6531's UTF8-non-ascii, characters that some software takes for a line end or a control
+(U+0080 to U+009F, U+2028, U+2029) are refused.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from ipaddress import IPv4Address, IPv6Address
 import idna
 
 _ATEXT = r"A-Za-z0-9!#$%&'*+/=?^_`{|}~\-"
-_UTF8 = r"\u0080-\U0010ffff"
+_UTF8 = r"\u00a0-\u2027\u202a-\U0010ffff"
 _DOT_STRING = re.compile(rf"[{_ATEXT}{_UTF8}]+(?:\.[{_ATEXT}{_UTF8}]+)*")
 _QUOTED_STRING = re.compile(rf'"((?:[ !#-\[\]-~{_UTF8}]|\\[ -~])*)"')
 _QUOTED_PAIR = re.compile(r"\\(.)")
@@ -24,6 +26,7 @@ _LABEL = rf"[A-Za-z0-9_{_UTF8}](?:[A-Za-z0-9_\-{_UTF8}]*[A-Za-z0-9_{_UTF8}])?"
 _DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 _LITERAL = re.compile(r"\[[!-Z^-~]{1,255}\]")
 _SOURCE_ROUTE = re.compile(rf"@{_LABEL}(?:\.{_LABEL})*(?:,@{_LABEL}(?:\.{_LABEL})*)*:")
+_PLAIN_PATH = re.compile(rf"<({_DOT_STRING.pattern})@({_DOMAIN.pattern})>")  # what nearly every path is
 _NEEDS_QUOTES = re.compile(r'["\\]')
 
 # RFC 5321 section 4.5.3.1.2; the limit of 64 octets for a local part is not enforced, as the section permits:
@@ -90,6 +93,9 @@ def parse_path(text: str) -> tuple[Address | None, str] | None:
     Returns None where no path stands there. The null path `<>` gives None as its address. Source routes are
     accepted and ignored (RFC 5321 section 4.1.1.3 and appendix C). `<postmaster>` needs no domain.
     """
+    plain = _PLAIN_PATH.match(text)
+    if plain is not None and is_domain(plain[2]):
+        return Address(plain[1], plain[2]), text[plain.end() :]
     if not text.startswith("<"):
         return None
     if text.startswith("<>"):
@@ -111,7 +117,8 @@ def parse_path(text: str) -> tuple[Address | None, str] | None:
 
 def is_domain(text: str) -> bool:
     """Whether the text is a Domain (RFC 5321 section 4.1.2, with U-labels of RFC 6531)."""
-    return len(text) <= _MAX_DOMAIN and _DOMAIN.fullmatch(text) is not None
+    octets = len(text) if text.isascii() else len(text.encode("utf-8"))
+    return octets <= _MAX_DOMAIN and _DOMAIN.fullmatch(text) is not None
 
 
 def is_address_literal(text: str) -> bool:
@@ -122,6 +129,8 @@ def is_address_literal(text: str) -> bool:
 def parse_literal(text: str) -> IPv4Address | IPv6Address | None:
     """The address within `[192.0.2.1]` or `[IPv6:2001:db8::1]`; None where it is none."""
     inner = text[1:-1]
+    if "%" in inner:
+        return None  # a zone is known to Python, and to no grammar of mail
     try:
         if inner[:5].lower() == "ipv6:":
             return IPv6Address(inner[5:])

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import re
 
+# A message that came in BDAT chunks may have bare LFs: they are looked at as line ends, and stay as they are.
+_EMPTY_LINE = re.compile(rb"\n\r?\n")
 _FIELD_NAME = re.compile(rb"^([!-9;-~]+)[ \t]*:", re.MULTILINE)
 
 
@@ -15,10 +17,10 @@ def header_length(octets: bytes, start: int = 0) -> int | None:
 
     `start` is where to begin looking: everything before it was looked at already.
     """
-    if octets.startswith(b"\r\n"):
-        return 2
-    end = octets.find(b"\r\n\r\n", max(0, start - 3))
-    return None if end < 0 else end + 4
+    if octets.startswith((b"\r\n", b"\n")):
+        return octets.index(b"\n") + 1
+    end = _EMPTY_LINE.search(octets, max(0, start - 2))
+    return None if end is None else end.end()
 
 
 def field_names(header: bytes) -> list[bytes]:
@@ -28,4 +30,4 @@ def field_names(header: bytes) -> list[bytes]:
 
 def begins_with_field(octets: bytes) -> bool:
     """Whether a header field stands at the beginning, or the empty line of a header without fields."""
-    return octets.startswith(b"\r\n") or _FIELD_NAME.match(octets) is not None
+    return octets.startswith((b"\r\n", b"\n")) or _FIELD_NAME.match(octets) is not None

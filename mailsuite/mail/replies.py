@@ -27,6 +27,7 @@ DELIVERED = _make(250, "2.1.5", "Delivered")  # RFC 2033 section 4.2
 AUTHENTICATED = _make(235, "2.7.0", "Authentication succeeded")
 AUTH_CANCELLED = _make(501, "5.7.0", "Authentication cancelled")
 AUTH_BAD_BASE64 = _make(501, "5.5.2", "Cannot base64-decode the response")
+AUTH_NO_INITIAL = _make(501, "5.7.0", "This mechanism takes no initial response")
 AUTH_MALFORMED = _make(501, "5.5.2", "The response does not fit the mechanism")
 AUTH_LINE_TOO_LONG = _make(500, "5.5.6", "Authentication exchange line is too long")
 AUTH_UNKNOWN_MECHANISM = _make(504, "5.5.4", "Unrecognized authentication mechanism")
@@ -52,7 +53,9 @@ BAD_SEQUENCE = _make(503, "5.5.1", "Bad sequence of commands")
 PARAMETER_NOT_IMPLEMENTED = _make(504, "5.5.4", "Command parameter not implemented")
 UNKNOWN_PARAMETER = _make(555, "5.5.4", "Parameter not recognized or not implemented")  # section 4.1.1.11
 NO_VALID_RECIPIENTS = _make(554, "5.5.1", "No valid recipients")
-UTF8_NOT_ANNOUNCED = _make(553, "5.6.7", "An internationalized address needs SMTPUTF8")  # RFC 6531 section 3.5
+# RFC 6531 section 3.5: 550 to MAIL, 553 to RCPT
+UTF8_SENDER_NOT_ANNOUNCED = _make(550, "5.6.7", "An internationalized sender needs SMTPUTF8")
+UTF8_RECIPIENT_NOT_ANNOUNCED = _make(553, "5.6.7", "An internationalized recipient needs SMTPUTF8")
 
 # What is wrong with the sender, a recipient or the content
 NO_SUCH_USER = _make(550, "5.1.1", "No such user here")
@@ -75,3 +78,4 @@ SHUTTING_DOWN = _make(421, "4.3.2", "Shutting down, try again later")
 TOO_MANY_CONNECTIONS = _make(421, "4.7.0", "Too many connections, try again later")
 TOO_MANY_ERRORS = _make(421, "4.7.0", "Too many errors")
 TOO_SLOW = _make(421, "4.4.2", "Timeout, closing the channel")
+SESSION_FAILED = _make(421, "4.3.0", "Local error, closing the channel")

@@ -7,8 +7,8 @@ parsed by the client core. Text is never trusted: line ends and control characte
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from dataclasses import dataclass
+from functools import cached_property
 
 from mailsuite.mail.status import EnhancedStatus
 
@@ -38,7 +38,7 @@ class Reply:
 
     def saying(self, *lines: str) -> Reply:
         """The same code and status with another text."""
-        return replace(self, lines=lines)
+        return Reply(self.code, self.status, lines)
 
     @property
     def is_positive(self) -> bool:
@@ -75,14 +75,19 @@ class Reply:
         return _encode(self)
 
 
-@lru_cache(maxsize=64)
 def _encode(reply: Reply) -> bytes:
+    code, status = reply.code, "" if reply.status is None else f"{reply.status} "
+    if code == 334:
+        # RFC 4954 section 4: a challenge is one line, however long, with its space even where it is empty.
+        return f"334 {_CONTROL.sub(' ', reply.text)}\r\n".encode("ascii", "replace")
+    if len(reply.lines) == 1 and len(reply.lines[0]) <= _TEXT_LIMIT:
+        clean = _CONTROL.sub(" ", reply.lines[0])
+        return f"{code} {status}{clean}".rstrip(" ").encode("ascii", "replace") + b"\r\n"
     lines: list[str] = []
     for line in reply.lines:
         clean = _CONTROL.sub(" ", line)
         lines.extend(clean[at : at + _TEXT_LIMIT] for at in range(0, max(len(clean), 1), _TEXT_LIMIT))
-    status = "" if reply.status is None else f"{reply.status} "
     # RFC 2034 section 4: every line of a multi-line reply repeats the status.
-    wire = [f"{reply.code}-{status}{line}" for line in lines[:-1]]
-    wire.append(f"{reply.code} {status}{lines[-1]}".rstrip(" "))
-    return "\r\n".join([*wire, ""]).encode("ascii", "replace")
+    wire = [f"{code}-{status}{line}\r\n" for line in lines[:-1]]
+    last = f"{code} {status}{lines[-1]}".rstrip(" ")
+    return f"{''.join(wire)}{last}\r\n".encode("ascii", "replace")

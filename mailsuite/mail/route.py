@@ -68,4 +68,6 @@ class NextHop:
     lmtp: bool = False
 
     def __repr__(self) -> str:
-        return f"NextHop({self.host!r}, {self.port}, use_mx={self.use_mx}, tls={self.tls!r}, username={self.username!r})"
+        return (
+            f"NextHop({self.host!r}, {self.port}, use_mx={self.use_mx}, tls={self.tls!r}, username={self.username!r})"
+        )

@@ -76,6 +76,10 @@ class ReceiveBuffer:
         self._octets, self._at = b"", 0
         return taken
 
+    def peek(self) -> bytes:
+        """Everything there is; it stays."""
+        return self._octets[self._at :]
+
     def put_back(self, data: bytes) -> None:
         """Return octets that were taken and belong to what comes next; the buffer must be empty."""
         self._octets, self._at = data, 0

@@ -108,7 +108,7 @@ class ScramSha256Server(ServerStepper):
 
 def _decoy(parameters: ServerParameters, user: str) -> ScramSecret:
     """The secret of an account that does not exist: the same at each attempt, and no password fits it."""
-    seed = hmac.digest(parameters.decoy_key, user.casefold().encode("utf-8"), "sha256")
+    seed = hmac.digest(parameters.decoy_key, parameters.canonical(user).encode("utf-8"), "sha256")
     return ScramSecret(
         salt=hmac.digest(seed, b"salt", "sha256")[:SALT_LENGTH],
         iterations=parameters.decoy_iterations,

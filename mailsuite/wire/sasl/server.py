@@ -10,8 +10,8 @@ Rules: nothing a peer sends raises; what the driver does out of order raises `Lo
 that does not exist takes the same steps as one whose password was wrong, and ends in
 `Refused(malformed=False)`.
 
-Known limits: decoys follow names without regard to case. A directory that takes several spellings for one
-account (a bare name for the whole address, say) still tells by the salt that they are one.
+Known limits: two addresses of one account have one SCRAM salt, which those of a decoy cannot know to imitate. Whoever
+guesses both learns that they belong together.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ class ServerParameters:
     `hostname` is our fully qualified name, for CRAM-MD5's challenge. `decoy_key` makes up the salts of
     accounts that do not exist. Keep it over restarts, or a salt that changes with one tells that there is no
     such account. Without it the process has a key of its own. `decoy_iterations` is what the real accounts
-    have, commonly.
+    have, commonly. `canonical` gives the one spelling of all those that the directory takes for the same name,
+    so that a decoy has one salt for them all, as an account has; it never raises.
     """
 
     hostname: bytes = b"localhost"
@@ -59,6 +60,7 @@ class ServerParameters:
     nonce: Callable[[], bytes] = fresh_nonce
     decoy_key: bytes = field(default=_PROCESS_KEY, repr=False)
     decoy_iterations: int = DEFAULT_ITERATIONS
+    canonical: Callable[[str], str] = str.casefold
 
 
 class ServerMechanism(Protocol):

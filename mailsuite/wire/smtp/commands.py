@@ -174,9 +174,13 @@ class Auth(Command):
 
 @dataclass(frozen=True, slots=True)
 class AuthResponse(Command):
-    """A line of an AUTH exchange, decoded; None cancels the exchange (RFC 4954 section 4)."""
+    """A line of an AUTH exchange, decoded; None cancels the exchange (RFC 4954 section 4).
+
+    On the server's side `fault` is the refusal that must end the exchange (too long a line, bad base64).
+    """
 
     response: bytes | None = field(repr=False)
+    fault: Reply | None = None
     verb: ClassVar[str] = "AUTH"
 
     def line(self) -> bytes:

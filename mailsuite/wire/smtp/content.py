@@ -1,10 +1,11 @@
 """Content as it arrives: by DATA (RFC 5321 section 4.5.2) or in BDAT chunks (RFC 3030 section 2).
 
-A reader takes octets out of the receive buffer and gives the content within them, until it has `ended`. With a `fault` it goes
-on to the end and gives nothing more.
+A reader takes octets out of the receive buffer and gives the content within them, until it has `ended`. With a
+`fault` it goes on to the end and gives nothing more.
 
-DATA: dots are unstuffed, the end is found, line ends follow one rule. It works on whole buffers. Only `<CRLF>.<CRLF>` ends the content: a bare LF or a bare CR is never part of the end
-(the SMTP smuggling family), whatever the rule does with it otherwise.
+DATA: dots are unstuffed, the end is found, line ends follow one rule. It works on whole buffers. Only
+`<CRLF>.<CRLF>` ends the content: a bare LF or a bare CR is never part of the end (the SMTP smuggling family),
+whatever the rule does with it otherwise.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from mailsuite.mail.reply import Reply
 from mailsuite.wire.buffer import ReceiveBuffer
 
 _END = b"\r\n.\r\n"
+_LEADING_DOT = b"\r\n."
 
 
 class LineEndRule(StrEnum):
@@ -45,7 +47,8 @@ class DotReader:
         if not data:
             return b""
         raw = self._held + data if self._held else data
-        end = raw.find(_END)
+        dot = raw.find(_LEADING_DOT)  # most content has none but the last: then one search finds all there is
+        end = dot if dot < 0 or raw.startswith(_END, dot) else raw.find(_END, dot)
         if end >= 0:
             self.ended = True
             buffer.put_back(raw[end + 5 :])
@@ -53,9 +56,9 @@ class DotReader:
         else:
             keep = _partial_end(raw)
             raw, self._held = (raw[:-keep], raw[-keep:]) if keep else (raw, b"")
-        return self._clean(raw) if raw and self.fault is None else b""
+        return self._clean(raw, stuffed=dot != end) if raw and self.fault is None else b""
 
-    def _clean(self, raw: bytes) -> bytes:
+    def _clean(self, raw: bytes, *, stuffed: bool) -> bytes:
         pairs = raw.count(b"\r\n")
         bare_lf = raw.count(b"\n") != pairs
         if raw.count(b"\r") != pairs:
@@ -65,7 +68,7 @@ class DotReader:
             self.fault = replies.BARE_LF_IN_CONTENT
             return b""
         # RFC 5321 section 4.5.2: a leading dot is taken off. A dot behind a bare LF does not lead a line.
-        content = raw.replace(b"\r\n.", b"\r\n")
+        content = raw.replace(_LEADING_DOT, b"\r\n") if stuffed else raw
         if self._virtual:
             content, self._virtual = content[self._virtual :], 0
         if bare_lf:

@@ -32,7 +32,7 @@ from mailsuite.wire.smtp.commands import (
     Vrfy,
 )
 
-_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _KEYWORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9\-]*")
 _VALUE = re.compile(r"[^\x00-\x20=\x7f]+")
 _XTEXT = re.compile(r"(?:[!-*,-<>-~]|\+[0-9A-F]{2})*")
@@ -40,7 +40,9 @@ _XTEXT_PAIR = re.compile(rb"\+([0-9A-F]{2})")
 _MECHANISM = re.compile(r"[A-Za-z0-9\-_]{1,20}")
 # RFC 1870 section 3: the value of SIZE has at most 20 digits.
 _SIZE = re.compile(r"[0-9]{1,20}")
-_CHUNK = re.compile(r"([0-9]{1,20})( +LAST)?", re.IGNORECASE)
+_CHUNK = re.compile(r"([0-9]{1,20})( +LAST)?", re.IGNORECASE | re.ASCII)
+# RFC 5321 section 4.5.3.1.2
+_MAX_DOMAIN = 255
 
 Parsed = Command | Reply
 
@@ -50,14 +52,15 @@ def parse_command(line: bytes, parameters: Collection[str]) -> Parsed:
 
     `parameters` are the MAIL parameters that exist in this session (keywords in upper case).
     """
-    if _CONTROL.search(line):
-        return replies.SYNTAX_ERROR
     try:
         text = line.decode("utf-8")
     except UnicodeDecodeError:
         return replies.SYNTAX_ERROR
+    if not text.isprintable() and _CONTROL.search(text):
+        return replies.SYNTAX_ERROR
     verb, _, argument = text.partition(" ")
-    parse = _PARSERS.get(verb.upper())
+    # Outside ASCII there are letters that become those of a verb in upper case (U+017F, U+0131).
+    parse = _PARSERS.get(verb.upper()) if verb.isascii() else None
     if parse is None:
         return replies.UNRECOGNIZED
     return parse(argument.strip(" \t"), parameters)
@@ -92,6 +95,8 @@ def _mail(argument: str, known: Collection[str]) -> Parsed:
     if path is None:
         return replies.BAD_SENDER_SYNTAX
     address, rest = path
+    if address is not None and not address.domain:
+        return replies.BAD_SENDER_SYNTAX  # a mailbox without a domain is for RCPT only (section 4.1.1.3)
     if not rest:
         return Mail(address)
     values = _parameters(rest, known)
@@ -101,38 +106,38 @@ def _mail(argument: str, known: Collection[str]) -> Parsed:
     for keyword, value in values.items():
         fault = _MAIL_PARAMETERS[keyword](value, given)
         if fault is not None:
-            return replies.BAD_ARGUMENTS.saying(fault)
+            return fault
     return Mail(address, **given)
 
 
-def _size(value: str | None, given: dict[str, Any]) -> str | None:
+def _size(value: str | None, given: dict[str, Any]) -> Reply | None:
     # RFC 1870 section 3
     if value is None or not _SIZE.fullmatch(value):
-        return "SIZE takes a number of octets"
+        return replies.BAD_ARGUMENTS.saying("SIZE takes a number of octets")
     given["size"] = int(value)
     return None
 
 
-def _body(value: str | None, given: dict[str, Any]) -> str | None:
-    # RFC 6152 section 2; BINARYMIME is another extension (RFC 3030), which is not offered
-    body = _BODIES.get((value or "").upper())
-    if body is None:
-        return "This BODY is not known here"
-    given["body"] = body
-    return None
+def _body(value: str | None, given: dict[str, Any]) -> Reply | None:
+    # RFC 6152 section 2
+    if value is None:
+        return replies.BAD_ARGUMENTS.saying("BODY takes a value")
+    given["body"] = body = _BODIES.get(value.upper()) if value.isascii() else None
+    # RFC 5321 section 4.1.1.11. BINARYMIME is another extension (RFC 3030), which is not offered.
+    return replies.UNKNOWN_PARAMETER.saying("This BODY is not offered") if body is None else None
 
 
-def _smtputf8(value: str | None, given: dict[str, Any]) -> str | None:
+def _smtputf8(value: str | None, given: dict[str, Any]) -> Reply | None:
     # RFC 6531 section 3.4
     given["smtputf8"] = True
-    return None if value is None else "SMTPUTF8 takes no value"
+    return None if value is None else replies.BAD_ARGUMENTS.saying("SMTPUTF8 takes no value")
 
 
-def _mail_auth(value: str | None, given: dict[str, Any]) -> str | None:
+def _mail_auth(value: str | None, given: dict[str, Any]) -> Reply | None:
     # RFC 4954 section 5
     decoded = None if value is None else decode_xtext(value)
     if decoded is None:
-        return "AUTH takes an address in xtext, or <>"
+        return replies.BAD_ARGUMENTS.saying("AUTH takes an address in xtext, or <>")
     given["auth"] = "" if decoded == "<>" else decoded
     return None
 
@@ -159,11 +164,13 @@ def _parameters(rest: str, known: Collection[str]) -> dict[str, str | None] | Re
     if not rest.startswith(" "):
         return replies.BAD_ARGUMENTS.saying("Something stands behind the path")
     found: dict[str, str | None] = {}
-    for word in rest.split():
+    for word in rest.replace("\t", " ").split(" "):
+        if not word:
+            continue
         keyword, equals, value = word.partition("=")
-        keyword = keyword.upper()
-        if not _KEYWORD.fullmatch(keyword) or (equals and not _VALUE.fullmatch(value) and keyword != "AUTH"):
+        if not _KEYWORD.fullmatch(keyword) or (equals and not _VALUE.fullmatch(value)):
             return replies.BAD_ARGUMENTS.saying("Bad parameter syntax")
+        keyword = keyword.upper()
         if keyword not in known:
             return replies.UNKNOWN_PARAMETER
         if keyword in found:
@@ -188,7 +195,7 @@ def _helo(argument: str, _known: Collection[str]) -> Parsed:
 
 
 def _is_word(argument: str) -> bool:
-    return bool(argument) and argument.isascii() and argument.isprintable() and " " not in argument
+    return 0 < len(argument) <= _MAX_DOMAIN and argument.isascii() and argument.isprintable() and " " not in argument
 
 
 def _bdat(argument: str, _known: Collection[str]) -> Parsed:
@@ -213,6 +220,10 @@ def _auth(argument: str, _known: Collection[str]) -> Parsed:
     return Auth(mechanism, initial) if isinstance(initial, bytes) else replies.AUTH_BAD_BASE64
 
 
+def _expn(_argument: str, _known: Collection[str]) -> Parsed:
+    return replies.NOT_IMPLEMENTED  # RFC 5321 section 4.2.4: known, and not here
+
+
 def _vrfy(argument: str, _known: Collection[str]) -> Parsed:
     return Vrfy(argument) if argument else replies.BAD_ARGUMENTS.saying("Syntax: VRFY address")
 
@@ -229,8 +240,8 @@ def _bare(command: type[Command]) -> Callable[[str, Collection[str]], Parsed]:
 
 _BODIES = {str(body): body for body in (Body.SEVEN_BIT, Body.EIGHT_BIT)}
 
-_MAIL_PARAMETERS: dict[str, Callable[[str | None, dict[str, Any]], str | None]] = {
-    # keyword: reads its value into the fields of `Mail`, or says what is wrong with it
+_MAIL_PARAMETERS: dict[str, Callable[[str | None, dict[str, Any]], Reply | None]] = {
+    # keyword: reads its value into the fields of `Mail`, or refuses it
     "SIZE": _size,
     "BODY": _body,
     "SMTPUTF8": _smtputf8,
@@ -250,6 +261,7 @@ _PARSERS: dict[str, Callable[[str, Collection[str]], Parsed]] = {
     "QUIT": _bare(Quit),
     "HELP": lambda argument, _known: Help(argument),
     "VRFY": _vrfy,
+    "EXPN": _expn,
     "STARTTLS": _bare(StartTls),
     "AUTH": _auth,
 }

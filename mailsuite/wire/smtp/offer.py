@@ -14,8 +14,9 @@ class Offer:
 
     After STARTTLS and after AUTH the offer is another one: the session that follows gets a core with its own.
     `max_size` is in octets, None for no limit; `max_line` counts the CR LF. `mechanisms` that are not empty offer
-    AUTH. `require_tls` refuses all that must not pass in plaintext with 530 (RFC 3207 section 4), `require_auth` all mail
-    before AUTH (RFC 4954 section 6). `max_errors` refused commands in one session end it with 421.
+    AUTH. `require_tls` refuses all that must not pass in plaintext with 530 (RFC 3207 section 4), `require_auth` all
+    mail before AUTH (RFC 4954 section 6). `max_errors` is how many refusals (5yz) a session survives without a
+    message between them; the next one is followed by 421.
     """
 
     hostname: str

@@ -4,11 +4,15 @@ It answers bad syntax and bad order by itself, so that a session sees only comma
 pipelining correct: after a command it is paused until `send` has answered it. What a session may see is the
 table `LEGAL`; where an answer leads is the table `LEADS`.
 
-Content comes as `Content` and `ContentEnd`. DATA is a command that the session answers (354 or a refusal); a BDAT chunk is
-announced by `Bdat`, which wants no answer: its `ContentEnd` does. In LMTP the end of the content wants one reply for
-each recipient that was accepted.
+Content comes as `Content` and `ContentEnd`. DATA is a command that the session answers (354 or a refusal); a BDAT
+chunk is announced by `Bdat`, which wants no answer: its `ContentEnd` does. A chunk that may not come now is swallowed
+and refused here. In LMTP the end of the content wants one reply for each recipient that was accepted.
+
+What is wrong with content, or with a line of an AUTH exchange, is for the session to refuse, since it holds what came
+before: it finds the refusal in `ContentEnd.fault` or `AuthResponse.fault`.
 
 A command that stands behind STARTTLS in the same packet is refused together with it, and the connection is closed.
+A peer that gets nothing but refusals is sent away with 421.
 """
 
 from __future__ import annotations
@@ -69,26 +73,25 @@ class State(Enum):
     DONE = auto()  # closed, or handed over
 
 
-_OPEN = frozenset(
-    {State.INITIAL, State.READY, State.SENDER, State.RECIPIENTS, State.CHUNKS, State.BROKEN},
-)
-_TRANSACTION = frozenset({State.SENDER, State.RECIPIENTS, State.CONTENT, State.CHUNKS, State.BROKEN})
-_WITH_MORE: tuple[type[Event], ...] = (Data, Auth, AuthResponse)
+# Tuples, not sets: they are searched by identity, where a set would hash an enum's member in Python code.
+_OPEN = (State.INITIAL, State.READY, State.SENDER, State.RECIPIENTS, State.CHUNKS, State.BROKEN)
+_TRANSACTION = (State.SENDER, State.RECIPIENTS, State.CONTENT, State.CHUNKS, State.BROKEN)
+_WITH_MORE: tuple[type[Event] | None, ...] = (Data, Auth, AuthResponse)
 
-LEGAL: dict[type[Command], frozenset[State]] = {
+LEGAL: dict[type[Command], tuple[State, ...]] = {
     Ehlo: _OPEN,
     Helo: _OPEN,
-    Mail: frozenset({State.READY}),
-    Rcpt: frozenset({State.SENDER, State.RECIPIENTS}),
-    Data: frozenset({State.RECIPIENTS}),
-    Bdat: frozenset({State.RECIPIENTS, State.CHUNKS}),
+    Mail: (State.READY,),
+    Rcpt: (State.SENDER, State.RECIPIENTS),
+    Data: (State.RECIPIENTS,),
+    Bdat: (State.RECIPIENTS, State.CHUNKS),
     Rset: _OPEN,
     Noop: _OPEN,
     Help: _OPEN,
     Vrfy: _OPEN,
-    Quit: _OPEN | {State.REFUSING},
-    StartTls: frozenset({State.READY}),  # RFC 3207 section 4: after EHLO, outside a transaction
-    Auth: frozenset({State.READY}),  # RFC 4954 section 4: never within a transaction
+    Quit: (*_OPEN, State.REFUSING),
+    StartTls: (State.READY,),  # RFC 3207 section 4: after EHLO, outside a transaction
+    Auth: (State.READY,),  # RFC 4954 section 4: never within a transaction
 }
 """In which states a session may see a command; elsewhere it is answered 503."""
 
@@ -111,6 +114,7 @@ LEADS: dict[tuple[type[Event] | None, int], State] = {
     (Quit, 2): State.DONE,
 }
 
+_OPTIONAL = (Ehlo, Helo, StartTls, Auth, Bdat)  # the offer or the dialect may not have these
 _WITHOUT_TLS = (Ehlo, Helo, StartTls, Noop, Quit, Rset)  # RFC 3207 section 4
 _WITHOUT_AUTH = (Ehlo, Helo, StartTls, Auth, Noop, Quit, Rset, Help)  # RFC 4954 section 6
 
@@ -138,7 +142,8 @@ class SmtpServerCore:
         self._reader: DotReader | ChunkReader | None = None
         self._chunk_room = 0  # octets that chunks of this transaction may still bring
         self._last = False  # whether the content that flows is the last of its message
-        self._unseen: tuple[Reply | None, State] | None = None  # of a chunk that no session sees: answer and next state
+        # A chunk that no session sees: what refuses it, how many times, and where that leads.
+        self._unseen: tuple[Reply, int, State] | None = None
         self._errors = 0
 
     # ---------------------------------------------------------------------------------- the contract
@@ -153,7 +158,7 @@ class SmtpServerCore:
     @property
     def trailing_data(self) -> bytes:
         """What came and was not parsed, once the core is done."""
-        return self._buffer.take_all() if self.state is State.DONE else b""
+        return self._buffer.peek() if self.state is State.DONE else b""
 
     @property
     def buffered(self) -> int:
@@ -174,12 +179,18 @@ class SmtpServerCore:
 
     def next_event(self) -> Event | Signal:
         """The next event, or why there is none."""
-        if self._paused:
-            return PAUSED
-        event = self._next_content() if self.state is State.CONTENT else self._next_line()
-        if event is NEED_DATA and self._eof:
-            return EndOfFile()
-        return event
+        while not self._paused:
+            if self.state is State.CONTENT:
+                event = self._next_content()
+            elif self._errors > self.offer.max_errors:
+                return self._send_away(replies.TOO_MANY_ERRORS)
+            else:
+                event = self._next_line()
+            if event is NEED_DATA and self._eof:
+                return EndOfFile()
+            if event is not None:
+                return event
+        return PAUSED
 
     def send(self, reply: Reply) -> bytes:
         """Answer what is pending (the greeting first of all). 421 may be said at any time and ends the session."""
@@ -190,8 +201,7 @@ class SmtpServerCore:
             return reply.encoded
         if not self._paused:
             raise LocalProtocolError(f"{reply.code}, and nothing is to be answered")
-        # 3yz says that more is wanted: only DATA and an AUTH exchange have more (RFC 5321 section 4.2.1).
-        if reply.is_intermediate and self._pending not in _WITH_MORE:
+        if not self._fits(reply):
             raise LocalProtocolError(f"{reply.code} does not answer {self._pending}")
         self._unanswered -= 1
         if not self._unanswered:
@@ -201,13 +211,21 @@ class SmtpServerCore:
             self._answered(answered, reply)
         return reply.encoded
 
+    def _fits(self, reply: Reply) -> bool:
+        """Whether such a reply can be the answer to what is pending (RFC 5321 section 4.3.2)."""
+        pending, digit = self._pending, reply.code // 100
+        if pending is None:
+            return reply.code in {220, 554}  # section 3.1
+        # 3yz says that more is wanted, which only DATA and an AUTH exchange have (section 4.2.1).
+        return digit in {4, 5} or (digit == 2 and pending is not Data) or (digit == 3 and pending in _WITH_MORE)
+
     def _answered(self, answered: type[Event] | None, reply: Reply) -> None:
         """What an answer changes beside the state."""
-        if reply.is_permanent:
+        if reply.code >= 500:
             self._errors += 1
         if answered is ContentEnd:
             self._content_answered(reply)
-        elif reply.is_positive:
+        elif reply.code < 300:
             if answered is Rcpt:
                 self._accepted += 1
             elif answered is Mail:
@@ -215,9 +233,9 @@ class SmtpServerCore:
                 self._chunk_room = -1 if self.offer.max_size is None else self.offer.max_size
             elif answered is Rset and self.state is not State.INITIAL:
                 self.state = State.READY
-            elif answered in (Auth, AuthResponse):
+            elif answered is Auth or answered is AuthResponse:
                 self._authenticated = True
-        elif answered is Data and reply.is_intermediate:
+        elif answered is Data and reply.code < 400:
             self._reader = DotReader(self.offer.line_ends, self.offer.max_size)
             self._last = True
 
@@ -233,7 +251,8 @@ class SmtpServerCore:
 
     # --------------------------------------------------------------------------------------- content
 
-    def _next_content(self) -> Event | Signal:
+    def _next_content(self) -> Event | Signal | None:
+        """The next event of the content that flows; None where it has ended and nothing is said about it."""
         reader = self._reader
         assert reader is not None
         if not reader.ended:
@@ -243,124 +262,124 @@ class SmtpServerCore:
             if not reader.ended:
                 return NEED_DATA
         if self._unseen is not None:
-            (reply, self.state), self._unseen, self._reader = self._unseen, None, None
-            return self._next_line() if reply is None else self._refuse(reply)
-        # RFC 2033 sections 4.2 and 4.3: one reply for each recipient to the last of the content.
-        return self._hand_out(
-            ContentEnd(self._last, reader.fault),
-            answers=self._accepted if self.offer.lmtp and self._last else 1,
-        )
+            refusal, times, self.state = self._unseen
+            self._unseen = self._reader = None
+            return self._refuse(refusal, times) if times else None
+        return self._hand_out(ContentEnd(self._last, reader.fault), self._answers_wanted(last=self._last))
 
-    def _begin_chunk(self, chunk: Bdat) -> Event | Signal:
-        refusal = self._out_of_order(chunk)
-        fault = refusal
-        if fault is None and self._chunk_room >= 0:
+    def _answers_wanted(self, *, last: bool) -> int:
+        """How many replies the end of the content wants."""
+        # RFC 2033 sections 4.2 and 4.3: to the last of the content, one for each recipient.
+        return self._accepted if last and self.offer.lmtp else 1
+
+    def _begin_chunk(self, chunk: Bdat) -> Event | None:
+        """Let the octets of a chunk flow: they follow, whatever is said of it (RFC 3030 section 2)."""
+        refusal = self._demanded(Bdat) or self._out_of_order(Bdat)
+        if refusal is not None:
+            self._swallow(chunk, refusal)
+            return None
+        fault = None
+        if self._chunk_room >= 0:
             self._chunk_room -= chunk.size
             if self._chunk_room < 0:
                 fault, self._chunk_room = replies.TOO_BIG, 0
         self._reader = ChunkReader(chunk.size, fault)
-        # The octets of a chunk follow, whatever is said of it (RFC 3030 section 2).
-        if refusal is not None:
-            behind = State.BROKEN if self.state in _TRANSACTION else self.state
-            # RFC 2033 section 4.3: without a recipient there is no reply to the last chunk.
-            silent = self.offer.lmtp and chunk.last and self.state is State.SENDER
-            self.state, self._unseen = State.CONTENT, (None if silent else refusal, behind)
-            return self._next_content()
         self.state, self._last = State.CONTENT, chunk.last
         return chunk
 
+    def _swallow(self, chunk: Bdat, refusal: Reply) -> None:
+        """Let a chunk pass unseen, and refuse it then. What transaction there is, is lost."""
+        times, behind = 1, self.state
+        if self.state in _TRANSACTION:
+            behind = State.BROKEN
+            times = self._answers_wanted(last=chunk.last)
+            if not times:
+                behind = State.READY  # RFC 2033 section 4.3: no recipient, no reply; and the message was whole
+        self._unseen = refusal, times, behind
+        self._reader = ChunkReader(chunk.size, refusal)
+        self.state = State.CONTENT
+
     # ----------------------------------------------------------------------------------------- lines
 
-    def _next_line(self) -> Event | Signal:
+    def _next_line(self) -> Event | Signal | None:
         in_auth = self.state is State.AUTH
         line = self._buffer.next_line(self.offer.max_response if in_auth else self.offer.max_line)
         if line is None:
             return NEED_DATA
         if in_auth:
-            return self._auth_response(line)
+            return self._hand_out(_auth_response(line))
         if isinstance(line, LineFault):
             return self._refuse(_FAULTS[line])
         command = parse_command(line, self._mail_parameters)
         if isinstance(command, Reply):
-            return self._refuse(command)
-        if type(command) is Bdat and self.offer.chunking and not self._demanded(command):
-            return self._begin_chunk(command)
-        refusal = self._unknown(command) or self._demanded(command) or self._out_of_order(command)
-        if refusal is not None:
-            return self._refuse(refusal)
-        return self._take(command)
+            # RFC 5321 section 3.1: after a 554 greeting, 503 to whatever is not QUIT.
+            return self._refuse(command if self.state is not State.REFUSING else replies.BAD_SEQUENCE)
+        kind = type(command)
+        refusal = self._unknown(command) if kind in _OPTIONAL else None
+        if refusal is None:
+            if kind is Bdat:
+                assert isinstance(command, Bdat)
+                return self._begin_chunk(command)
+            refusal = self._demanded(kind) or self._out_of_order(kind)
+        return self._take(command) if refusal is None else self._refuse(refusal)
 
     def _take(self, command: Command) -> Event:
         """A command that is legal now, on its way to the session."""
-        kind = type(command)
-        if kind is Mail:
-            mail = command
-            assert isinstance(mail, Mail)
-            if mail.reverse_path is not None and not mail.reverse_path.is_ascii and not mail.smtputf8:
-                return self._refuse(replies.UTF8_NOT_ANNOUNCED)
-            if mail.size is not None and self.offer.max_size is not None and mail.size > self.offer.max_size:
-                return self._refuse(replies.TOO_BIG)  # RFC 1870 section 6.1
-            self._smtputf8 = mail.smtputf8
-        elif kind is Rcpt:
-            assert isinstance(command, Rcpt)
-            if not command.address.is_ascii and not self._smtputf8:
-                return self._refuse(replies.UTF8_NOT_ANNOUNCED)
-        elif kind is Ehlo:
-            self._mail_parameters = self.offer.mail_parameters
-        elif kind is Helo:
-            self._mail_parameters = frozenset()
-        elif kind is StartTls and len(self._buffer):
-            # RFC 3207 section 4.2: nothing that came before the handshake may count after it.
-            self.state, self._paused = State.DONE, True
-            self._buffer.take_all()
-            return Answer(replies.BEHIND_STARTTLS.encoded, closing=True)
+        match command:
+            case Mail():
+                if command.reverse_path is not None and not command.smtputf8 and not command.reverse_path.is_ascii:
+                    return self._refuse(replies.UTF8_SENDER_NOT_ANNOUNCED)
+                if command.size is not None and self.offer.max_size is not None and command.size > self.offer.max_size:
+                    return self._refuse(replies.TOO_BIG)  # RFC 1870 section 6.1
+                self._smtputf8 = command.smtputf8
+            case Rcpt():
+                if not self._smtputf8 and not command.address.is_ascii:
+                    return self._refuse(replies.UTF8_RECIPIENT_NOT_ANNOUNCED)
+            case Ehlo():
+                self._mail_parameters = self.offer.mail_parameters
+            case Helo():
+                self._mail_parameters = frozenset()
+            case StartTls() if len(self._buffer):
+                # RFC 3207 section 4.2: nothing that came before the handshake may count after it.
+                self._buffer.take_all()
+                return self._send_away(replies.BEHIND_STARTTLS)
         return self._hand_out(command)
-
-    def _auth_response(self, line: bytes | LineFault) -> Event:
-        if isinstance(line, LineFault):
-            self.state = State.READY
-            return self._refuse(replies.AUTH_LINE_TOO_LONG if line is LineFault.TOO_LONG else _FAULTS[line])
-        response = decode_response(line)
-        if isinstance(response, Reply):
-            self.state = State.READY
-            return self._refuse(response)
-        return self._hand_out(AuthResponse(response))
 
     def _unknown(self, command: Command) -> Reply | None:
         """The refusal of a command that this server does not have."""
-        kind = type(command)
         offer = self.offer
-        if kind is Ehlo or kind is Helo:
-            # RFC 2033 section 4.1: LHLO instead of HELO and EHLO, and the other way round.
-            wanted = kind is Ehlo and getattr(command, "lmtp", False) is offer.lmtp
-            return None if wanted or (kind is Helo and not offer.lmtp) else replies.UNRECOGNIZED
-        missing = (
-            (kind is StartTls and not offer.starttls)
-            or (kind is Auth and not (offer.mechanisms or offer.require_auth))
-            or (kind is Bdat and not offer.chunking)
-        )
-        return replies.NOT_IMPLEMENTED if missing else None
+        match command:
+            case Ehlo():
+                # RFC 2033 section 4.1: LHLO instead of HELO and EHLO, and the other way round.
+                return None if command.lmtp is offer.lmtp else replies.UNRECOGNIZED
+            case Helo():
+                return replies.UNRECOGNIZED if offer.lmtp else None
+            case StartTls():
+                there = offer.starttls
+            case Auth():
+                there = bool(offer.mechanisms) or offer.require_auth
+            case _:
+                there = offer.chunking
+        return None if there else replies.NOT_IMPLEMENTED
 
-    def _demanded(self, command: Command) -> Reply | None:
+    def _demanded(self, kind: type[Command]) -> Reply | None:
         """The refusal where TLS or authentication must come first."""
-        if self.offer.require_tls and not isinstance(command, _WITHOUT_TLS):
+        if self.offer.require_tls and kind not in _WITHOUT_TLS:
             return replies.TLS_REQUIRED
-        if self.offer.require_auth and not self._authenticated and not isinstance(command, _WITHOUT_AUTH):
+        if self.offer.require_auth and not self._authenticated and kind not in _WITHOUT_AUTH:
             return replies.AUTH_REQUIRED
         return None
 
-    def _out_of_order(self, command: Command) -> Reply | None:
+    def _out_of_order(self, kind: type[Command]) -> Reply | None:
         """The refusal of a command that may not come now."""
-        if self.state in LEGAL[type(command)]:
-            if type(command) is Auth and self._authenticated:
+        if self.state in LEGAL[kind]:
+            if kind is Auth and self._authenticated:
                 return replies.BAD_SEQUENCE.saying("Already authenticated")  # RFC 4954 section 4
             return None
-        if self.state is State.REFUSING:
-            return replies.BAD_SEQUENCE
         if self.state is State.INITIAL:
             return replies.BAD_SEQUENCE.saying("Say LHLO first" if self.offer.lmtp else "Say EHLO first")
-        if self.state is State.SENDER and isinstance(command, Data | Bdat):
-            return replies.NO_VALID_RECIPIENTS  # RFC 5321 section 3.3
+        if self.state is State.SENDER and (kind is Data or kind is Bdat) and not self.offer.lmtp:
+            return replies.NO_VALID_RECIPIENTS  # RFC 5321 section 3.3; in LMTP 503 (RFC 2033 section 4.2)
         return replies.BAD_SEQUENCE
 
     # ---------------------------------------------------------------------------------------- giving
@@ -369,10 +388,20 @@ class SmtpServerCore:
         self._pending, self._unanswered, self._paused = type(event), answers, True
         return event
 
-    def _refuse(self, reply: Reply) -> Answer:
-        """Answer by ourselves; a peer that does nothing but err is sent away."""
+    def _refuse(self, reply: Reply, times: int = 1) -> Answer:
+        """Answer by ourselves."""
         self._errors += 1
-        if self._errors > self.offer.max_errors:
-            self.state, self._paused = State.DONE, True
-            return Answer(reply.encoded + replies.TOO_MANY_ERRORS.encoded, closing=True)
-        return Answer(reply.encoded)
+        return Answer(reply.encoded * times)
+
+    def _send_away(self, reply: Reply) -> Answer:
+        """Say this last thing."""
+        self.state, self._paused = State.DONE, True
+        return Answer(reply.encoded, closing=True)
+
+
+def _auth_response(line: bytes | LineFault) -> AuthResponse:
+    """A line of an AUTH exchange, or what is wrong with it (RFC 4954 section 4)."""
+    if line is LineFault.TOO_LONG:
+        return AuthResponse(None, replies.AUTH_LINE_TOO_LONG)
+    response = replies.BARE_LINE_END if isinstance(line, LineFault) else decode_response(line)
+    return AuthResponse(None, response) if isinstance(response, Reply) else AuthResponse(response)

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, reject, settings
@@ -239,6 +240,16 @@ def test_unknown_user_gets_the_same_salt_each_time_and_never_gets_in():
     assert upper.data in challenges
     _, other = begun(C1.replace(b"n=user", b"n=other"), secret=None)
     assert other.data not in challenges
+
+
+def test_decoys_take_spellings_for_one_as_the_directory_does():
+    whole = replace(PARAMETERS, canonical=lambda name: name if "@" in name else f"{name}@example.org")
+    salts = set()
+    for name in (b"tim", b"tim@example.org", b"tom"):
+        server = ScramSha256Server(whole)
+        server.begin(b"n,,n=" + name + b",r=abc")
+        salts.add(server.supply(None).data)
+    assert len(salts) == 2
 
 
 def test_unknown_user_is_challenged_in_the_same_shape():

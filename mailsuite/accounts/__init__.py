@@ -1,0 +1,1 @@
+"""Who may do what: the directory, password schemes, twisted.cred realm and checkers."""

@@ -1,0 +1,79 @@
+"""The `mailsuite` command: one root, a group for each concern."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from mailsuite import __version__
+from mailsuite.admin.accounts import alias, domain, user
+from mailsuite.admin.demo import demo
+from mailsuite.config import Settings, SettingsError
+
+_SYSTEM_FILE = Path("/etc/mailsuite/mailsuite.toml")
+
+
+@dataclass
+class Context:
+    """What every subcommand may ask: the settings, read when they are first needed."""
+
+    config: Path | None
+    _settings: Settings | None = None
+
+    @property
+    def settings(self) -> Settings:
+        """The settings of the file that was named, of the system's file, or the defaults."""
+        if self._settings is None:
+            path = self.config or (_SYSTEM_FILE if _SYSTEM_FILE.exists() else None)
+            try:
+                self._settings = Settings() if path is None else Settings.load(path.absolute())
+            except SettingsError as error:
+                raise click.ClickException(str(error)) from None
+        return self._settings
+
+    @property
+    def directory_path(self) -> Path:
+        """The SQLite file of domains, accounts and aliases."""
+        return self.settings.path(self.settings.accounts.file)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="mailsuite", message="%(prog)s %(version)s")
+@click.option(
+    "-c",
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    envvar="MAILSUITE_CONFIG",
+    help=f"The configuration. Default: $MAILSUITE_CONFIG, {_SYSTEM_FILE}, or the built-in defaults.",
+)
+@click.pass_context
+def root(context: click.Context, config: Path | None) -> None:
+    """Look after a mailsuite server. The server itself is started by `twistd mailsuite`."""
+    context.obj = Context(config)
+
+
+@root.command()
+@click.argument("file", type=click.Path(path_type=Path))
+def check(file: Path) -> None:
+    """Check a configuration: each fault in a sentence that names file, key, reason and cure."""
+    from mailsuite.service import StartError, preflight
+
+    try:
+        settings = Settings.load(file.absolute())
+        preflight(settings)
+    except (SettingsError, StartError) as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(f"{file}: nothing is wrong with it.")
+
+
+for _command in (demo, domain, user, alias):
+    root.add_command(_command)
+
+
+def main() -> None:
+    """Run the command; the console script's entry."""
+    root(prog_name="mailsuite")
+    sys.exit(0)

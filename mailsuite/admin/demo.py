@@ -1,0 +1,103 @@
+"""`mailsuite demo`: a server to look at, on the loopback, with one account, and how to send to it."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+from pathlib import Path
+
+import click
+
+from mailsuite.accounts.directory import DirectoryFile
+from mailsuite.config import Settings
+from mailsuite.mail.session import SecretKind
+
+_DOMAIN = "demo.example"
+_USER = f"alice@{_DOMAIN}"
+
+_CONFIGURATION = f"""\
+# Written by `mailsuite demo`; delete it to have it written anew. Everything not said here is the default:
+# SMTP on 127.0.0.1:2525, submission on 127.0.0.1:2587 (STARTTLS) and 127.0.0.1:2465 (TLS).
+hostname = "mail.{_DOMAIN}"
+data_directory = "."
+
+[accounts]
+postmaster = "{_USER}"
+"""
+
+_WELCOME = """\
+
+  A mail server runs on the loopback now. It has one account:
+
+      user      {user}
+      password  {password}
+
+  Send a first message (submission, port 2587, STARTTLS and AUTH), from another terminal:
+
+      swaks --server 127.0.0.1:2587 --tls --auth-user {user} --auth-password {password} \\
+            --from {user} --to {user} --header 'Subject: the first mail'
+
+  or, without swaks:
+
+      {python} - <<'PY'
+      import smtplib, ssl
+      with smtplib.SMTP("127.0.0.1", 2587) as smtp:
+          smtp.starttls(context=ssl._create_unverified_context())
+          smtp.login("{user}", "{password}")
+          smtp.sendmail("{user}", "{user}", "Subject: the first mail\\n\\nIt works.\\n")
+      PY
+
+  It lands in
+
+      {maildir}/new/
+
+  Settings, queue and mail lie in {directory}. Stop the server with Ctrl-C.
+
+"""
+
+
+@click.command()
+@click.option(
+    "--directory",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("mailsuite-demo"),
+    show_default=True,
+    help="Where settings, queue and mail of the demonstration lie.",
+)
+def demo(directory: Path) -> None:
+    """Start a server on the loopback, with a self-signed certificate and one account."""
+    directory = directory.absolute()
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    configuration = directory / "mailsuite.toml"
+    if not configuration.exists():
+        configuration.write_text(_CONFIGURATION, encoding="utf-8")
+    settings = Settings.load(configuration)
+    password = secrets.token_urlsafe(12)
+    _make_account(settings, password)
+    maildirs = settings.path(Path(settings.local.options.get("directory", "maildirs")))
+    click.echo(
+        _WELCOME.format(
+            user=_USER,
+            password=password,
+            python=Path(sys.executable).name,
+            maildir=maildirs / _DOMAIN / "alice",
+            directory=directory,
+        )
+    )
+    sys.stdout.flush()
+    run = "from twisted.scripts.twistd import run; run()"
+    arguments = ["--nodaemon", "--pidfile=", "mailsuite", "--config", str(configuration)]
+    os.execv(sys.executable, [sys.executable, "-c", run, *arguments])  # noqa: S606 - our own interpreter
+
+
+def _make_account(settings: Settings, password: str) -> None:
+    """The one account, with a password that is new each time."""
+    path = settings.path(settings.accounts.file)
+    with DirectoryFile(path, create=True) as accounts:
+        if _DOMAIN not in {domain.name for domain in accounts.domains()}:
+            accounts.add_domain(_DOMAIN)
+        if _USER in {user.address for user in accounts.users()}:
+            accounts.set_password(_USER, password)
+        else:
+            accounts.add_user(_USER, password, keep=(SecretKind.SHARED, SecretKind.SCRAM_SHA_256))

@@ -1,0 +1,1 @@
+"""Delivery agents: each drains queue runs for the destinations that bear its name."""

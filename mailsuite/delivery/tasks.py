@@ -1,0 +1,70 @@
+"""Coroutines that run by themselves, and are neither lost nor silent: who started them can wait for or cancel them."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Coroutine
+from typing import Any, TypeVar
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+_T = TypeVar("_T")
+
+
+class Tasks:
+    """Coroutines under way. A failure is logged and ends only the one that failed; a cancellation is no failure."""
+
+    _log = Logger()
+
+    def __init__(self) -> None:
+        self._running: set[Deferred[None]] = set()
+
+    def __bool__(self) -> bool:
+        return bool(self._running)
+
+    def start(self, coroutine: Coroutine[Deferred[Any], Any, None], what: str) -> None:
+        """Run a coroutine up to its first wait, and let it go on by itself. `what` names it in the log."""
+        task = Deferred.fromCoroutine(coroutine)
+        self._running.add(task)
+        task.addErrback(self._failed, what)
+        task.addCallback(lambda _: self._running.discard(task))
+
+    def cancel(self) -> None:
+        """Cancel all of them."""
+        for task in list(self._running):
+            task.cancel()
+
+    async def finished(self) -> None:
+        """Wait until none is under way."""
+        while self._running:
+            waiter: Deferred[None] = Deferred()
+            next(iter(self._running)).addCallback(waiter.callback)
+            await waiter
+
+    def _failed(self, failure: Failure, what: str) -> None:
+        if not isinstance(failure.value, CancelledError):
+            self._log.failure("{what} failed", failure, what=what)
+
+
+async def uncancelled(work: Awaitable[_T]) -> _T:
+    """What an awaitable comes to, whatever tries to cancel the wait: work in a thread goes on all the same."""
+
+    async def await_it() -> _T:
+        return await work
+
+    result: Deferred[_T] = Deferred.fromCoroutine(await_it())
+    while not result.called:
+        waiter: Deferred[None] = Deferred()
+        result.addBoth(_tell, waiter)
+        try:
+            await waiter
+        except CancelledError:
+            continue
+    return await result
+
+
+def _tell(result: _T, waiter: Deferred[None]) -> _T:
+    if not waiter.called:
+        waiter.callback(None)
+    return result

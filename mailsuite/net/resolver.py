@@ -1,0 +1,171 @@
+"""The resolver: where mail for a domain goes, and under what addresses a host is reached.
+
+Every answer is one of: records; none, for good (`DnsFailure`, not temporary); or unknown for now (`DnsFailure`,
+temporary). At most twenty hosts, and twenty addresses, are used of however many there are. DNSSEC is not looked at.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from heapq import nsmallest
+from random import Random
+from socket import AF_INET, AF_INET6, inet_ntop
+from typing import Any, Final, NamedTuple
+
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError  # noqa: A004 - Twisted's own
+from twisted.internet.interfaces import IReactorTime, IResolver
+from twisted.names import client, dns, hosts
+from twisted.names.error import AuthoritativeDomainError, DNSNameError, DomainError
+from twisted.names.resolve import ResolverChain
+
+from mailsuite.mail.address import domain_key
+from mailsuite.net.addresses import parse_address
+
+_MOST: Final = 20
+_NAME: Final = re.compile(r"(?=.{1,253}\Z)[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*")
+_TRIES: Final = (2, 4, 8)  # seconds for an answer, then another try
+
+
+class MX(NamedTuple):
+    """A host that takes mail for a domain; lower preferences are tried first (RFC 5321 section 5.1)."""
+
+    preference: int
+    host: str
+
+
+NULL_MX: Final = MX(0, "")
+"""Stands alone where a domain says that it takes no mail (RFC 7505)."""
+
+
+class DnsFailure(Exception):
+    """A name gave nothing to use; `temporary` says that this may change by itself."""
+
+    def __init__(self, name: str, reason: str, *, temporary: bool) -> None:
+        super().__init__(f"{name}: {reason}")
+        self.temporary = temporary
+
+
+def system_resolver(reactor: object, servers: Sequence[tuple[str, int]] | None = None) -> IResolver:
+    """What the machine is configured for: /etc/hosts, then the name servers of /etc/resolv.conf, or these `servers`."""
+    if servers is None:
+        names = client.Resolver(resolv="/etc/resolv.conf", reactor=reactor)  # type: ignore[no-untyped-call]
+    else:
+        names = client.Resolver(servers=list(servers), reactor=reactor)  # type: ignore[no-untyped-call]
+    chain: IResolver = ResolverChain([hosts.Resolver(), names])  # type: ignore[no-untyped-call]
+    return chain
+
+
+class Resolver:
+    """Asks `inner`, with a limit of `limit` seconds for each question.
+
+    `random` orders hosts of equal preference. `ipv6_first` puts a host's IPv6 addresses before the others.
+    """
+
+    def __init__(
+        self,
+        inner: IResolver,
+        clock: IReactorTime,
+        random: Random,
+        *,
+        limit: float = 30.0,
+        ipv6_first: bool = False,
+    ) -> None:
+        self._inner = inner
+        self._clock = clock
+        self._random = random
+        self._limit = limit
+        self._ipv6_first = ipv6_first
+
+    async def mx(self, domain: str) -> list[MX]:
+        """The hosts that take mail for a domain, the first to try first.
+
+        A domain without MX records is its own host (RFC 5321 section 5.1); one that takes no mail gives `[NULL_MX]`.
+        Raises `DnsFailure`.
+        """
+        name = _checked(domain)
+        try:
+            answers = await self._ask(name, self._inner.lookupMailExchange)
+        except DnsFailure as failure:
+            if failure.temporary:
+                raise
+            # A name that the DNS does not know may still stand in /etc/hosts.
+            await self.addresses(name)
+            answers = []
+        found = [record for record in answers if isinstance(record, dns.Record_MX)]
+        if not found:
+            return [MX(0, name)]
+        best: dict[str, int] = {}
+        for record in found:
+            host = record.name.name.decode("ascii", "replace").rstrip(".").lower()
+            if host and record.preference < best.get(host, 65536):
+                best[host] = record.preference
+        if not best:
+            return [NULL_MX]
+        # RFC 5321 section 5.1: hosts of the same preference are tried in random order.
+        chosen = nsmallest(_MOST, best.items(), key=lambda item: (item[1], self._random.random()))
+        return [MX(preference, host) for host, preference in chosen]
+
+    async def addresses(self, host: str) -> list[str]:
+        """The IP addresses of a host; an address stands for itself. Raises `DnsFailure`."""
+        literal = parse_address(host)
+        if literal is not None:
+            return [host]
+        name = _checked(host)
+        questions = [self._inner.lookupAddress, self._inner.lookupIPV6Address]
+        if self._ipv6_first:
+            questions.reverse()
+        asked = [Deferred.fromCoroutine(self._ask_calmly(name, question)) for question in questions]
+        results = [await one for one in asked]
+        found = [
+            address
+            for result in results
+            if not isinstance(result, DnsFailure)
+            for address in map(_address_of, result)
+            if address is not None
+        ]
+        if found:
+            return list(dict.fromkeys(found))[:_MOST]
+        failures = [result for result in results if isinstance(result, DnsFailure)]
+        failures.sort(key=lambda failure: not failure.temporary)
+        raise failures[0] if failures else DnsFailure(name, "has no address", temporary=False)
+
+    async def _ask_calmly(self, name: str, question: Callable[..., Awaitable[Any]]) -> list[Any] | DnsFailure:
+        try:
+            return await self._ask(name, question)
+        except DnsFailure as failure:
+            return failure
+
+    async def _ask(self, name: str, question: Callable[..., Awaitable[Any]]) -> list[Any]:
+        """The payloads of the answers; empty where the name exists without such records."""
+        try:
+            asked: Any = question(name, _TRIES)
+            answers, _authority, _additional = await asked.addTimeout(self._limit, self._clock)
+        except (DNSNameError, AuthoritativeDomainError):
+            raise DnsFailure(name, "no such domain", temporary=False) from None
+        except CancelledError:
+            raise
+        except TimeoutError:
+            raise DnsFailure(name, "no answer from the name servers", temporary=True) from None
+        except DomainError as error:
+            if type(error) is DomainError:  # a file of hosts, which does not have it
+                return []
+            raise DnsFailure(name, f"the name servers fail ({type(error).__name__})", temporary=True) from None
+        except Exception as error:  # noqa: BLE001 - no socket, no memory: nothing that says there is no such name
+            raise DnsFailure(name, f"cannot ask the name servers ({error})", temporary=True) from None
+        return [answer.payload for answer in answers]
+
+
+def _checked(name: str) -> str:
+    key = domain_key(name.rstrip("."))
+    if _NAME.fullmatch(key) is None:
+        raise DnsFailure(name, "not a domain name", temporary=False)
+    return key
+
+
+def _address_of(record: object) -> str | None:
+    if isinstance(record, dns.Record_A) and record.address is not None:
+        return inet_ntop(AF_INET, record.address)
+    if isinstance(record, dns.Record_AAAA):
+        return inet_ntop(AF_INET6, record.address)
+    return None

@@ -1,0 +1,1 @@
+"""Conversations: what we want of each connection, as coroutines over a protocol core."""

@@ -1,0 +1,56 @@
+"""One delivery while it is attempted: what became of each of its recipients so far."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from mailsuite.mail.queue import Delivery, Outcome, Result
+from mailsuite.mail.reply import Reply
+from mailsuite.mail.status import EnhancedStatus
+
+
+class Attempt:
+    """The outcomes of one delivery, by the position of the recipient in `delivery.recipients`.
+
+    `heard` says that the peer has answered something about this delivery. `final` is for LMTP, where a positive reply
+    says that the message was delivered, not relayed.
+    """
+
+    __slots__ = ("_final", "_outcomes", "delivery", "heard", "remote")
+
+    def __init__(self, delivery: Delivery, remote: str, *, final: bool) -> None:
+        self.delivery = delivery
+        self.remote = remote
+        self.heard = False
+        self._final = final
+        self._outcomes: list[Outcome | None] = [None] * len(delivery.recipients)
+
+    @property
+    def waiting(self) -> list[int]:
+        """The recipients without an outcome."""
+        return [index for index, outcome in enumerate(self._outcomes) if outcome is None]
+
+    def settle(self, index: int, outcome: Outcome) -> None:
+        """Note what became of a recipient."""
+        self._outcomes[index] = outcome
+
+    def judge(self, index: int, reply: Reply) -> None:
+        """Note what became of a recipient by the reply that decides it."""
+        outcome = Outcome.of_reply(reply, self.remote)
+        if self._final and outcome.result is Result.RELAYED:
+            outcome = replace(outcome, result=Result.DELIVERED)
+        self._outcomes[index] = outcome
+
+    def refuse(self, status: EnhancedStatus, text: str) -> None:
+        """Note that whoever waits has failed by a rule that we know without asking."""
+        for index in self.waiting:
+            self.settle(index, Outcome(Result.FAILED, status, text, remote=self.remote))
+
+    def finish(self, rest: Outcome) -> list[Outcome]:
+        """The outcomes in order; `rest` for those who have none."""
+        return [outcome or rest for outcome in self._outcomes]
+
+
+def deferred(status: EnhancedStatus, text: str, remote: str, reply: Reply | None = None) -> Outcome:
+    """An outcome that loses nothing."""
+    return Outcome(Result.DEFERRED, status.of_class(4), text, reply, remote)

@@ -1,0 +1,320 @@
+"""The session of an SMTP or LMTP client that drains a queue run, whoever dialled.
+
+It says EHLO, takes up TLS and authenticates as the next hop's settings say, and then holds one transaction after the
+other for as long as the run has deliveries. Every delivery that it takes from the run it settles or gives back.
+
+Rules
+- Before the next hop is ready (greeting, EHLO, STARTTLS, AUTH) no delivery is taken, and a refusal is nobody's outcome
+  yet: it stands in `RelaySession.end`, and whoever dialled may try another host, or settle the run by it.
+- A recipient fails only by a 5yz of the peer, or by what EHLO has told. A 421, a lost connection, too slow a peer, a
+  protocol that is broken: whoever has no answer yet is deferred. That includes the time between the final dot and its
+  reply: a second copy is possible then, a lost message is not (RFC 1047).
+- A delivery whose MAIL has found no answer on a connection that was used before is given back, not deferred: servers
+  end connections when they have served enough messages.
+- Content that cannot be read any further is never ended: the connection is dropped in the midst of it.
+- Credentials go over TLS only, and their refusal defers: our own configuration must not bounce mail.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any, Final
+
+from mailsuite.interfaces import IConversation, IQueueRun
+from mailsuite.mail.queue import Outcome
+from mailsuite.mail.route import NextHop
+from mailsuite.mail.status import EnhancedStatus
+from mailsuite.session.attempt import Attempt, deferred
+from mailsuite.session.client_auth import InThread, NotAuthenticated, authenticate
+from mailsuite.session.exchange import HungUp, exchange, hear
+from mailsuite.session.fitting import fit
+from mailsuite.session.handover import Handover
+from mailsuite.session.transaction import UNREADABLE, ContentUnreadable, Terms, Transaction
+from mailsuite.wire.core import ConnectionClosed, PeerTooSlow, RemoteProtocolError
+from mailsuite.wire.sasl import ClientCredentials
+from mailsuite.wire.smtp.client import SmtpClientCore
+from mailsuite.wire.smtp.client_states import LEGAL
+from mailsuite.wire.smtp.commands import Ehlo, Helo, Quit, StartTls
+from mailsuite.wire.smtp.response import ReplyLimits
+
+_BAD_CONNECTION: Final = EnhancedStatus(4, 4, 2)  # RFC 3463 section 3.5
+_NO_TLS: Final = EnhancedStatus(4, 7, 4)  # "Security features not supported", RFC 3463 section 3.8
+_TLS_FAILED: Final = EnhancedStatus(4, 7, 0)
+_NOT_AUTHENTICATED: Final = EnhancedStatus(4, 7, 8)  # RFC 4954 section 6
+
+_LOST: Final = (ConnectionClosed, PeerTooSlow, RemoteProtocolError)
+
+
+class Stage(StrEnum):
+    """How far a relay session came."""
+
+    GREETING = "greeting"
+    HELLO = "hello"
+    STARTTLS = "starttls"
+    AUTH = "auth"
+    READY = "ready"
+
+
+@dataclass(frozen=True, slots=True)
+class RelayEnd:
+    """How a relay session ended, for whoever dialled.
+
+    `stage` is what was under way. Before `Stage.READY` no delivery has been taken, and `outcome` is what the recipients
+    of the run would come to if no other host were tried: failed after a 5yz greeting or answer to HELO, else deferred.
+    At `Stage.READY` it is None when the run was drained, else it says why the connection ended before. `settled` counts
+    deliveries with outcomes.
+    """
+
+    stage: Stage
+    outcome: Outcome | None
+    settled: int = 0
+
+    @property
+    def reached(self) -> bool:
+        """Whether the host was ready for mail: trying another one is not called for."""
+        return self.stage is Stage.READY
+
+    @property
+    def tls_failed(self) -> bool:
+        """Whether it failed at STARTTLS, so that a connection without TLS may do where TLS is opportunistic."""
+        return self.stage is Stage.STARTTLS
+
+
+@dataclass(frozen=True, slots=True)
+class RelaySettings:
+    """What a relay session is told of its next hop.
+
+    `hostname` is what we call ourselves. `hop.host` is the host that was dialled: outcomes name it as the remote.
+    `pipelining` and `chunking` false do without, for peers that offer what they do not do. `window` is how many
+    commands may be without an answer (RFC 2920 section 3.1).
+    """
+
+    hostname: str
+    hop: NextHop
+    pipelining: bool = True
+    chunking: bool = True
+    window: int = 100
+    limits: ReplyLimits | None = None
+
+    def core(self, *, greeted: bool = False) -> SmtpClientCore:
+        """A core for a connection to this hop."""
+        return SmtpClientCore(lmtp=self.hop.lmtp, greeted=greeted, limits=self.limits)
+
+
+class _NotReady(Exception):
+    """The next hop cannot be used."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__(outcome.text)
+        self.outcome = outcome
+
+
+class RelaySession:
+    """Drains one `IQueueRun` over one connection.
+
+    `tls` makes the options of `Handover.tls` for this hop, None where there are none. `in_thread` is for mechanisms
+    that compute for long, and is needed where the hop has credentials. `end` may be read at any time, and is final
+    when the connection has ended.
+    """
+
+    def __init__(
+        self,
+        run: IQueueRun,
+        settings: RelaySettings,
+        *,
+        tls: Callable[[], Any] | None = None,
+        in_thread: InThread | None = None,
+    ) -> None:
+        if settings.hop.username is not None and in_thread is None:
+            raise ValueError("credentials need in_thread")
+        self._run = run
+        self._settings = settings
+        self._hop = settings.hop
+        self._tls = tls
+        self._in_thread = in_thread
+        self._held: list[Attempt] = []  # taken from the run and not settled
+        self._unknown = self._lost("the outcome is unknown")
+        self.end = RelayEnd(Stage.GREETING, self._lost("no greeting came"))
+
+    async def __call__(self, conversation: IConversation) -> Handover | None:
+        """Talk until the run is drained or the connection ends; hand over for STARTTLS."""
+        return await self._talk(conversation, greeted=False)
+
+    async def _go_on_secured(self, conversation: IConversation) -> Handover | None:
+        """The session behind the handshake."""
+        return await self._talk(conversation, greeted=True)
+
+    async def _talk(self, conversation: IConversation, *, greeted: bool) -> Handover | None:
+        try:
+            handover = await self._make_ready(conversation, greeted=greeted)
+            if handover is not None:
+                return handover
+            await self._relay(conversation)
+        except _NotReady as refusal:
+            self._end_with(refusal.outcome)
+        except ContentUnreadable as error:
+            self._end_with(deferred(UNREADABLE, str(error), self._hop.host))
+            return None
+        except HungUp as hung_up:
+            reply = hung_up.reply
+            self._end_with(deferred(reply.status or _BAD_CONNECTION, reply.text, self._hop.host, reply))
+            return None
+        except _LOST as error:
+            self._end_with(self._lost(str(error)))
+            return None
+        except BaseException:  # cancelled, as the connection was lost while we waited for something else; or a defect
+            self._end_with(self._lost("the session was ended"))
+            raise
+        finally:
+            self._give_back()
+        await self._quit(conversation)
+        return None
+
+    # ---------------------------------------------------------------------------------- getting ready
+
+    async def _make_ready(self, conversation: IConversation, *, greeted: bool) -> Handover | None:
+        """Come to where MAIL may be said. Raises `_NotReady`, and as `exchange`."""
+        if not greeted:
+            greeting = (await hear(conversation)).reply
+            if not greeting.is_positive:
+                # RFC 5321 section 3.1, RFC 7504 section 3
+                raise _NotReady(Outcome.of_reply(greeting, self._hop.host))
+        await self._say_hello(conversation)
+        if conversation.tls is None and self._hop.tls != "none":
+            handover = await self._start_tls(conversation)
+            if handover is not None:
+                return handover
+        if self._hop.username is not None:
+            await self._authenticate(conversation, self._hop.username)
+        self.end = RelayEnd(Stage.READY, None)
+        return None
+
+    async def _say_hello(self, conversation: IConversation) -> None:
+        self._enter(Stage.HELLO)
+        hostname = self._settings.hostname
+        reply = await exchange(conversation, Ehlo(hostname, lmtp=self._hop.lmtp))
+        if reply.is_permanent and not self._hop.lmtp:
+            # RFC 5321 section 4.1.1.1: a server that does not know EHLO answers by an error.
+            reply = await exchange(conversation, Helo(hostname))
+        if not reply.is_positive:
+            raise _NotReady(Outcome.of_reply(reply, self._hop.host))
+
+    async def _start_tls(self, conversation: IConversation) -> Handover | None:
+        """Begin TLS where it is offered; None to go on without."""
+        self._enter(Stage.STARTTLS)
+        host = self._hop.host
+        required = self._hop.tls != "opportunistic"
+        if self._hop.tls == "implicit":
+            raise _NotReady(deferred(_NO_TLS, f"the connection to {host} is not under TLS", host))
+        if self._tls is None or not conversation.core.capabilities.starttls:
+            if required:
+                raise _NotReady(deferred(_NO_TLS, f"TLS is required, and {host} does not offer STARTTLS", host))
+            return None
+        options = self._tls()
+        reply = await exchange(conversation, StartTls())
+        if reply.is_positive:
+            # Whoever reads this later knows that the handshake has failed: else the next stage is entered.
+            self._end_with(deferred(_TLS_FAILED, f"the TLS handshake with {host} has failed", host))
+            return Handover(self._settings.core(greeted=True), self._go_on_secured, options)
+        if required:
+            text = f"TLS is required, and {host} refuses STARTTLS: {reply.text}"
+            raise _NotReady(deferred(reply.status or _TLS_FAILED, text, host, reply))
+        # RFC 3207 section 4: "whether to send the message anyway with no TLS encryption"; opportunistic means that.
+        return None
+
+    async def _authenticate(self, conversation: IConversation, username: str) -> None:
+        self._enter(Stage.AUTH)
+        host = self._hop.host
+        if conversation.tls is None:
+            raise _NotReady(deferred(_NO_TLS, f"credentials go over TLS only, and {host} offers none", host))
+        assert self._in_thread is not None
+        try:
+            credentials = ClientCredentials(username, self._hop.password)
+            await authenticate(conversation, credentials, self._in_thread)
+        except NotAuthenticated as error:
+            status = error.reply.status if error.reply is not None else None
+            text = f"authentication with {host} has failed: {error}"
+            raise _NotReady(deferred(status or _NOT_AUTHENTICATED, text, host, error.reply)) from error
+
+    # --------------------------------------------------------------------------------------- relaying
+
+    async def _relay(self, conversation: IConversation) -> None:
+        offers = conversation.core.capabilities
+        terms = Terms(
+            pipelining=offers.pipelining and self._settings.pipelining,
+            chunking=offers.chunking and self._settings.chunking,
+            lmtp=self._hop.lmtp,
+            window=self._settings.window,
+        )
+        current = await self._next(conversation, terms)
+        while current is not None:
+            if not current.begun:
+                current.begin()
+            await current.open()
+            # Taken before the content is said: once it is, nothing but its reply is waited for.
+            following = current.remainder() or await self._next(conversation, terms)
+            await current.say_content()
+            if following is not None and terms.pipelining:
+                current.make_room()
+                following.begin()
+            await current.finish()
+            if following is None or following.attempt is not current.attempt:
+                self._settle(current.attempt)
+            current = following
+
+    async def _next(self, conversation: IConversation, terms: Terms) -> Transaction | None:
+        """The transaction for the next delivery that the next hop can serve; None when the run is drained."""
+        core: SmtpClientCore = conversation.core
+        while (delivery := await self._run.next()) is not None:
+            attempt = Attempt(delivery, self._hop.host, final=self._hop.lmtp)
+            self._held.append(attempt)
+            try:
+                mail = await fit(attempt, core.capabilities, chunking=terms.chunking, authenticated=core.authenticated)
+            except OSError as error:
+                unreadable = deferred(UNREADABLE, f"the message cannot be read: {error}", self._hop.host)
+                self._settle(attempt, unreadable)
+                continue
+            if mail is not None:
+                return Transaction(conversation, attempt, mail, terms, attempt.waiting)
+            self._settle(attempt)
+        return None
+
+    def _settle(self, attempt: Attempt, rest: Outcome | None = None) -> None:
+        self._held.remove(attempt)
+        self.end = replace(self.end, settled=self.end.settled + 1)
+        self._run.settle(attempt.delivery, attempt.finish(rest or self._unknown))
+
+    def _give_back(self) -> None:
+        """Settle what was attempted and release what was not. Does nothing where all went well."""
+        why = self.end.outcome or self._unknown
+        first = not self.end.settled
+        for attempt in tuple(self._held):
+            if attempt.heard or first:
+                self._settle(attempt, why)
+            else:
+                self._held.remove(attempt)
+                self._run.release(attempt.delivery)
+            first = False
+
+    # ----------------------------------------------------------------------------------------- ending
+
+    async def _quit(self, conversation: IConversation) -> None:
+        """Take leave, and wait for the 221 (RFC 5321 section 4.1.1.10); nothing depends on it any more."""
+        if conversation.core.state not in LEGAL[Quit]:
+            return
+        conversation.send(Quit())
+        try:
+            await conversation.receive()
+        except _LOST:
+            return
+
+    def _enter(self, stage: Stage) -> None:
+        self.end = RelayEnd(stage, self._lost(f"the connection was lost at {stage}"))
+
+    def _end_with(self, outcome: Outcome) -> None:
+        self.end = replace(self.end, outcome=outcome)
+
+    def _lost(self, text: str) -> Outcome:
+        return deferred(_BAD_CONNECTION, text, self._hop.host)

@@ -1,0 +1,243 @@
+"""What happens to recipients under lease: outcomes, and leases that are given back, moved, renewed or void.
+
+Every statement names the owner of the lease. So a lease that was lost in the meantime changes nothing, whatever is asked.
+Lists of keys travel as one JSON parameter: one statement for any number.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+from twisted.logger import Logger
+
+from mailsuite.mail.queue import Delivery, Report, Result, Settlement
+from mailsuite.mail.route import HOLD, Destination
+from mailsuite.spool.contents import FileContent
+from mailsuite.spool.entry import Change, Entry, Row, insert
+
+_log = Logger()
+
+_TEXT_LIMIT = 1000  # characters of a remote's reply that are kept
+
+# The trigger takes the message away with its last recipient.
+REMOVE = "DELETE FROM recipients WHERE key IN (SELECT value FROM json_each(?)) AND lease_owner = ?"
+_RELEASE = """
+    UPDATE recipients SET lease_owner = NULL WHERE key IN (SELECT value FROM json_each(?)) AND lease_owner = ?
+"""
+_DEFER = """
+    UPDATE recipients SET due = ?, lease_owner = NULL, replayed = 0, attempts = attempts + 1,
+        last_attempt = ?, last_status = ?, last_text = ?, last_remote = ?
+    WHERE key = ? AND lease_owner = ?
+"""
+_MOVE = """
+    UPDATE recipients SET due = ?, lease_owner = NULL, destination = ?
+    WHERE key IN (SELECT value FROM json_each(?)) AND lease_owner = ?
+"""
+_REROUTE = "UPDATE recipients SET due = ?, destination = ? WHERE key = ? AND destination = ? AND lease_owner IS NULL"
+# Under hold nothing is due by itself; there the column keeps the order of arrival.
+_DEFER_HELD, _MOVE_TO_HOLD, _REROUTE_TO_HOLD = (
+    statement.replace("due = ?", "due = (SELECT arrived FROM messages WHERE messages.key = recipients.message)")
+    for statement in (_DEFER, _MOVE, _REROUTE)
+)
+
+
+class Judgement(NamedTuple):
+    """One settlement in the terms of the tables."""
+
+    removed: list[int]
+    deferred: list[Row]  # for _DEFER
+    deferred_held: list[Row]  # for _DEFER_HELD
+    reports: Sequence[Entry]
+    file: str  # the id of its content file, if it has one
+
+    @classmethod
+    def of(cls, settlement: Settlement, owner: int, now: float, enter: Callable[[Report], Entry]) -> Judgement:
+        """Take a settlement apart; `enter` makes entries of its reports. Raises `ValueError` for one that is not whole."""
+        delivery = settlement.delivery
+        held = delivery.destination.agent == HOLD
+        removed: list[int] = []
+        deferred: list[Row] = []
+        deferred_held: list[Row] = []
+        for recipient, outcome in zip(delivery.recipients, settlement.outcomes, strict=True):
+            if outcome.result is not Result.DEFERRED:
+                removed.append(recipient.key)
+                continue
+            row = (now, str(outcome.status), outcome.text[:_TEXT_LIMIT], outcome.remote, recipient.key, owner)
+            if held:
+                deferred_held.append(row)
+            elif outcome.next_attempt is None:
+                raise ValueError("a deferred outcome does not say when the next attempt is")
+            else:
+                deferred.append((outcome.next_attempt, *row))
+        reports = [enter(report) for report in settlement.reports]
+        file = delivery.content.queue_id if isinstance(delivery.content, FileContent) else ""
+        return cls(removed, deferred, deferred_held, reports, file)
+
+
+class Settling(Change):
+    """Writes settlements down, with their reports.
+
+    A settlement whose lease is not held any more changes nothing, and its reports are not sent: it has been settled, or will be by whoever
+    has the lease now.
+    """
+
+    __slots__ = ("judgements", "owner")
+
+    rank = 1
+
+    def __init__(self, judgements: Sequence[Judgement], owner: int) -> None:
+        super().__init__()
+        self.judgements = judgements
+        self.owner = owner
+
+    def run(self, db: sqlite3.Connection) -> None:
+        self.run_together(db, [self])
+
+    @classmethod
+    def run_together(cls, db: sqlite3.Connection, operations: Sequence[Settling]) -> None:
+        plain: list[Judgement] = []
+        for operation in operations:
+            entries: list[Entry] = []
+            for judgement in operation.judgements:
+                if not judgement.reports:
+                    plain.append(judgement)
+                elif _write_down(db, [judgement], operation.owner):
+                    insert(db, judgement.reports)
+                    entries += judgement.reports
+            operation.entries = entries
+        _write_down(db, plain, operations[0].owner)
+        for operation in operations:
+            operation.gone = [
+                judgement.file
+                for judgement in operation.judgements
+                if judgement.file and judgement.removed and not _is_queued(db, judgement.file)
+            ]
+
+
+class Release(Change):
+    """Gives leases back; nothing else changes."""
+
+    __slots__ = ("_keys", "_owner")
+
+    def __init__(self, deliveries: Iterable[Delivery], owner: int) -> None:
+        super().__init__()
+        self._keys = _keys_of(deliveries)
+        self._owner = owner
+
+    def run(self, db: sqlite3.Connection) -> None:
+        db.execute(_RELEASE, (self._keys, self._owner))
+
+
+class Move(Change):
+    """Gives a lease back under another destination."""
+
+    __slots__ = ("_destination", "_keys", "_now", "_owner")
+
+    def __init__(self, delivery: Delivery, destination: Destination, owner: int, now: float) -> None:
+        super().__init__()
+        self._keys = _keys_of([delivery])
+        self._destination = destination
+        self._owner = owner
+        self._now = now
+        if destination.agent != HOLD:
+            self.due = (destination,)
+
+    def run(self, db: sqlite3.Connection) -> None:
+        name = str(self._destination)
+        if self._destination.agent == HOLD:
+            db.execute(_MOVE_TO_HOLD, (name, self._keys, self._owner))
+        else:
+            db.execute(_MOVE, (self._now, name, self._keys, self._owner))
+
+
+class Rerouted(NamedTuple):
+    """A recipient whose destination has changed."""
+
+    key: int
+    old: Destination
+    new: Destination
+
+
+class Reroute(Change):
+    """Moves recipients that wait; the result is how many still did."""
+
+    __slots__ = ("_now", "_rerouted")
+
+    def __init__(self, rerouted: Sequence[Rerouted], now: float) -> None:
+        super().__init__()
+        self._rerouted = rerouted
+        self._now = now
+        self.due = {one.new for one in rerouted if one.new.agent != HOLD}
+
+    def run(self, db: sqlite3.Connection) -> int:
+        held = [one for one in self._rerouted if one.new.agent == HOLD]
+        others = [one for one in self._rerouted if one.new.agent != HOLD]
+        moved = db.executemany(_REROUTE_TO_HOLD, [(str(one.new), one.key, str(one.old)) for one in held]).rowcount
+        now = self._now
+        moved += db.executemany(_REROUTE, [(now, str(one.new), one.key, str(one.old)) for one in others]).rowcount
+        return moved
+
+
+class Renewal(Change):
+    """Renews our lease, then takes the leases of others that ran out: their deliveries are due again."""
+
+    __slots__ = ("_now", "_owner", "_until")
+
+    def __init__(self, owner: int, now: float, until: float) -> None:
+        super().__init__()
+        self._owner = owner
+        self._now = now
+        self._until = until
+
+    def run(self, db: sqlite3.Connection) -> None:
+        db.execute("UPDATE leases SET lease_until = ? WHERE owner = ?", (self._until, self._owner))
+        late = db.execute("SELECT owner FROM leases WHERE lease_until < ? AND owner <> ?", (self._now, self._owner))
+        destinations: set[Destination] = set()
+        for (owner,) in late.fetchall():
+            names = db.execute("SELECT DISTINCT destination FROM recipients WHERE lease_owner = ?", (owner,))
+            destinations.update(Destination.parse(name) for (name,) in names.fetchall())
+            void(db, owner)
+        self.due = [destination for destination in destinations if destination.agent != HOLD]
+
+
+def void(db: sqlite3.Connection, owner: int | None = None) -> int:
+    """End a lease, or all there are, without an outcome. Returns how many recipients wait again."""
+    ours = {"owner": owner}
+    ended = db.execute(
+        """
+        UPDATE recipients SET lease_owner = NULL, replayed = 1
+        WHERE lease_owner = :owner OR (:owner IS NULL AND lease_owner IS NOT NULL)
+        """,
+        ours,
+    ).rowcount
+    db.execute("DELETE FROM leases WHERE owner = :owner OR :owner IS NULL", ours)
+    return ended
+
+
+def _write_down(db: sqlite3.Connection, judgements: Sequence[Judgement], owner: int) -> bool:
+    """Remove and defer; whether any of it was under our lease."""
+    removed = [key for judgement in judgements for key in judgement.removed]
+    deferred = [row for judgement in judgements for row in judgement.deferred]
+    held = [row for judgement in judgements for row in judgement.deferred_held]
+    changed = 0
+    if removed:
+        changed += db.execute(REMOVE, (json.dumps(removed), owner)).rowcount
+    if deferred:
+        changed += db.executemany(_DEFER, deferred).rowcount
+    if held:
+        changed += db.executemany(_DEFER_HELD, held).rowcount
+    missing = len(removed) + len(deferred) + len(held) - changed
+    if missing:
+        _log.error("{missing} recipients were settled by one who had no lease of them", missing=missing)
+    return changed > 0
+
+
+def _is_queued(db: sqlite3.Connection, queue_id: str) -> bool:
+    return db.execute("SELECT 1 FROM messages WHERE queue_id = ?", (queue_id,)).fetchone() is not None
+
+
+def _keys_of(deliveries: Iterable[Delivery]) -> str:
+    return json.dumps([recipient.key for delivery in deliveries for recipient in delivery.recipients])

@@ -1,0 +1,78 @@
+"""A message on its way into the SQLite spool: gathered in memory, past a bound streamed to a file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from twisted.internet.defer import Deferred, fail
+from zope.interface import implementer
+
+from mailsuite.interfaces import IDraft, SpoolError
+from mailsuite.mail.content import Content, MemoryContent
+from mailsuite.mail.envelope import Envelope
+from mailsuite.mail.route import Target
+from mailsuite.spool.disk import detached
+from mailsuite.spool.errors import CommitFailed
+from mailsuite.spool.files import ArrivingFile, ContentFiles
+
+# Queues a message whose content is there; the Deferred fires when that is durable.
+Enter = Callable[[str, Envelope, Sequence[Target], Content], Deferred[None]]
+
+
+@implementer(IDraft)
+class SqliteDraft:
+    """See `IDraft`. `spill` is the size above which the content goes to a file."""
+
+    __slots__ = ("_chunks", "_enter", "_file", "_files", "_open", "_spill", "queue_id", "size")
+
+    def __init__(self, queue_id: str, spill: int, files: ContentFiles, enter: Enter) -> None:
+        self.queue_id = queue_id
+        self.size = 0
+        self._spill = spill
+        self._files = files
+        self._enter = enter
+        self._chunks: list[bytes] = []
+        self._file: ArrivingFile | None = None
+        self._open = True
+
+    def write(self, data: bytes) -> Deferred[None] | None:
+        if not self._open:
+            raise SpoolError(f"The draft {self.queue_id} is closed")
+        self.size += len(data)
+        if self._file is not None:
+            return self._file.append(data)
+        self._chunks.append(data)
+        if self.size <= self._spill:
+            return None
+        self._file = self._files.arrive(self.queue_id)
+        chunks, self._chunks = self._chunks, []
+        return self._file.append(b"".join(chunks))
+
+    def commit(self, envelope: Envelope, targets: Sequence[Target]) -> Deferred[None]:
+        if not self._open:
+            return fail(SpoolError(f"The draft {self.queue_id} is closed"))
+        if not targets:
+            return fail(ValueError("a message without recipients cannot be queued"))
+        self._open = False
+        if self._file is None:
+            chunks, self._chunks = self._chunks, []
+            return self._enter(self.queue_id, envelope, targets, MemoryContent(b"".join(chunks)))
+        return detached(self._commit_file(self._file, envelope, targets))
+
+    def abort(self) -> None:
+        if self._open:
+            self._open = False
+            self._chunks.clear()
+            if self._file is not None:
+                self._file.discard()
+
+    async def _commit_file(self, file: ArrivingFile, envelope: Envelope, targets: Sequence[Target]) -> None:
+        try:
+            await file.finish()
+            await self._enter(self.queue_id, envelope, targets, self._files.content(self.queue_id, self.size))
+        except CommitFailed:
+            # The row may be on the disk, and show again at the next start; so its file stays until then.
+            raise
+        except SpoolError:
+            file.discard()
+            raise

@@ -1,0 +1,183 @@
+"""A message as it enters the queue: its rows, and those of its deliveries that are leased on the spot.
+
+Rows are built on the reactor's thread, where the watcher can be asked; the writer's thread only hands them to SQLite.
+Keys are counted in memory: no one else writes to this queue.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
+from itertools import chain, count
+from typing import Any, NamedTuple
+
+from twisted.internet.interfaces import IReactorTime
+
+from mailsuite.mail.content import Content
+from mailsuite.mail.envelope import Envelope
+from mailsuite.mail.queue import Delivery, Message, Recipient
+from mailsuite.mail.route import HOLD, Destination, Target
+from mailsuite.spool.writer import Operation
+
+Row = tuple[Any, ...]
+
+_MESSAGE = (
+    "messages (key, queue_id, reverse_local_part, reverse_domain, body, smtputf8, submitter, arrived, size, in_file)"
+)
+_CONTENT = "contents (message, octets)"
+_RECIPIENT = (
+    "recipients (key, message, local_part, domain, original_local_part, original_domain, destination, due, lease_owner)"
+)
+_MOST_ROWS = 64  # for one statement; a power of two
+
+
+class Entry(NamedTuple):
+    """What is to be inserted for one message, and what the watcher is told when it is durable."""
+
+    message: Row
+    octets: Row | None
+    recipients: list[Row]
+    leased: list[Delivery]
+    due: list[Destination]
+
+
+class Entries:
+    """Makes entries. `owner` is the lease under which deliveries go out at once, where `has_room` says so."""
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        owner: int,
+        last_message: int,
+        last_recipient: int,
+        has_room: Callable[[Destination, int], bool],
+    ) -> None:
+        self._clock = clock
+        self._owner = owner
+        self._message_keys: Iterator[int] = count(last_message + 1)
+        self._recipient_keys: Iterator[int] = count(last_recipient + 1)
+        self._has_room = has_room
+
+    def make(
+        self,
+        queue_id: str,
+        envelope: Envelope,
+        targets: Sequence[Target],
+        content: Content,
+        *,
+        arrived: float | None = None,
+    ) -> Entry:
+        """The entry for a message. The content goes into the database if it lies in memory."""
+        if not targets:
+            raise ValueError("a message without recipients cannot be queued")
+        key = next(self._message_keys)
+        if arrived is None:
+            arrived = self._clock.seconds()
+        size = content.size
+        octets = content.in_memory()
+        reverse = envelope.reverse_path
+        message = (
+            key,
+            queue_id,
+            None if reverse is None else reverse.local_part,
+            None if reverse is None else reverse.domain,
+            envelope.body.value,
+            envelope.smtputf8,
+            envelope.submitter,
+            arrived,
+            size,
+            octets is None,
+        )
+        rows: list[Row] = []
+        leased: dict[Destination, list[Recipient]] = {}
+        waiting: dict[Destination, None] = {}  # in place of a set, for its order
+        for target in targets:
+            address, destination, original = target.address, target.destination, target.original
+            if destination not in leased and destination not in waiting:
+                if destination.agent != HOLD and self._has_room(destination, size):
+                    leased[destination] = []
+                else:
+                    waiting[destination] = None
+            recipients = leased.get(destination)
+            number = next(self._recipient_keys)
+            rows.append(
+                (
+                    number,
+                    key,
+                    address.local_part,
+                    address.domain,
+                    None if original is None else original.local_part,
+                    None if original is None else original.domain,
+                    str(destination),
+                    arrived,
+                    None if recipients is None else self._owner,
+                )
+            )
+            if recipients is not None:
+                recipients.append(Recipient(number, address, original))
+        deliveries = []
+        if leased:
+            value = Message(queue_id, envelope, size, arrived)
+            deliveries = [
+                Delivery(value, destination, tuple(recipients), content) for destination, recipients in leased.items()
+            ]
+        due = [destination for destination in waiting if destination.agent != HOLD]
+        return Entry(message, None if octets is None else (key, octets), rows, deliveries, due)
+
+
+class Change(Operation):
+    """An operation that others hear of when it is durable.
+
+    `entries` have entered the queue, for `due` something waits now, `gone` are the ids of content files without a message.
+    """
+
+    __slots__ = ("due", "entries", "gone")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entries: Sequence[Entry] = ()
+        self.due: Iterable[Destination] = ()
+        self.gone: Sequence[str] = ()
+
+
+class Insertion(Change):
+    """Inserts one message. Those that are pending together are inserted together."""
+
+    __slots__ = ()
+
+    rank = 0
+
+    def __init__(self, entry: Entry) -> None:
+        super().__init__()
+        self.entries = (entry,)
+
+    def run(self, db: sqlite3.Connection) -> None:
+        insert(db, self.entries)
+
+    @classmethod
+    def run_together(cls, db: sqlite3.Connection, operations: Sequence[Insertion]) -> None:
+        insert(db, [operation.entries[0] for operation in operations])
+
+
+def insert(db: sqlite3.Connection, entries: Sequence[Entry]) -> None:
+    """Insert messages, within the transaction that is open. Raises `sqlite3.Error`."""
+    _insert(db, _MESSAGE, [entry.message for entry in entries])
+    _insert(db, _CONTENT, [entry.octets for entry in entries if entry.octets is not None])
+    _insert(db, _RECIPIENT, list(chain.from_iterable(entry.recipients for entry in entries)))
+
+
+def _insert(db: sqlite3.Connection, table: str, rows: Sequence[Row]) -> None:
+    at, left = 0, len(rows)
+    while left:
+        # The largest power of two, so that few statements serve all numbers and stay in the connection's cache.
+        number = min(_MOST_ROWS, 1 << (left.bit_length() - 1))
+        db.execute(_statement(table, number, len(rows[at])), list(chain.from_iterable(rows[at : at + number])))
+        at += number
+        left -= number
+
+
+@cache
+def _statement(table: str, number: int, width: int) -> str:
+    row = f"({', '.join('?' * width)})"
+    return " ".join(("INSERT INTO", table, "VALUES", ", ".join([row] * number)))

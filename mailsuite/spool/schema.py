@@ -1,0 +1,137 @@
+"""The tables of the queue, and how a database is brought up to date.
+
+A message stands apart from its recipients, and its content apart from both, so that the rows which are read all the time
+stay small. A recipient waits (`lease_owner` is NULL) or is under lease to a run of the spool, a row of `leases`;
+that row carries the time the lease of all its recipients ends, so that renewing is one small write however many there are.
+What has been delivered is deleted, and a message goes with its last recipient: a trigger sees to that, so no statement can forget it.
+
+Limits: the file does not shrink; room that was freed is used again.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+
+from mailsuite.interfaces import SpoolError
+
+MIGRATIONS: tuple[str, ...] = (
+    # 1: the queue
+    """
+    CREATE TABLE messages (
+        key INTEGER PRIMARY KEY,
+        queue_id TEXT NOT NULL UNIQUE,
+        reverse_local_part TEXT,           -- both NULL: the null sender
+        reverse_domain TEXT,
+        body TEXT NOT NULL,                -- 7BIT, 8BITMIME, BINARYMIME
+        smtputf8 INTEGER NOT NULL,
+        submitter TEXT,
+        arrived REAL NOT NULL,
+        size INTEGER NOT NULL,
+        in_file INTEGER NOT NULL           -- 1: the content is the file contents/<queue_id>
+    );
+
+    CREATE TABLE contents (
+        message INTEGER PRIMARY KEY REFERENCES messages (key),
+        octets BLOB NOT NULL
+    );
+
+    -- One row for each run of the spool that holds leases. AUTOINCREMENT: a number is never used again.
+    CREATE TABLE leases (
+        owner INTEGER PRIMARY KEY AUTOINCREMENT,
+        lease_until REAL NOT NULL
+    );
+
+    CREATE TABLE recipients (
+        key INTEGER PRIMARY KEY,
+        message INTEGER NOT NULL REFERENCES messages (key),
+        local_part TEXT NOT NULL,
+        domain TEXT NOT NULL,
+        original_local_part TEXT,          -- both NULL: the address is as the sender gave it
+        original_domain TEXT,
+        destination TEXT NOT NULL,         -- agent:name
+        due REAL NOT NULL,                 -- under hold: when the message arrived
+        lease_owner INTEGER,               -- NULL: waits
+        replayed INTEGER NOT NULL DEFAULT 0,   -- 1: a lease ended without an outcome
+        attempts INTEGER NOT NULL DEFAULT 0,
+        last_attempt REAL,
+        last_status TEXT,
+        last_text TEXT,
+        last_remote TEXT
+    );
+    CREATE INDEX recipients_waiting ON recipients (destination, due, message) WHERE lease_owner IS NULL;
+    CREATE INDEX recipients_of_message ON recipients (message);
+
+    CREATE TRIGGER message_goes_with_last_recipient AFTER DELETE ON recipients
+    WHEN NOT EXISTS (SELECT 1 FROM recipients WHERE message = OLD.message)
+    BEGIN
+        DELETE FROM contents WHERE message = OLD.message;
+        DELETE FROM messages WHERE key = OLD.message;
+    END;
+    """,
+)
+VERSION = len(MIGRATIONS)
+
+_OLDEST_SQLITE = (3, 35, 0)  # RETURNING
+_CACHE_KIB = 16 * 1024
+_CHECKPOINT_PAGES = 8000  # 32 MB of log; what is delivered by then was never written anywhere else
+_LOG_LIMIT = 64 * 1024 * 1024
+_BUSY_SECONDS = 10.0  # for an operator's sqlite3 that looks into the queue
+
+
+def connect(path: str) -> sqlite3.Connection:
+    """The connection that writes. Any thread may use it, one at a time. Raises `sqlite3.Error`, `SpoolError`."""
+    if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
+        raise SpoolError(f"The spool needs SQLite 3.35 or later; this Python has {sqlite3.sqlite_version}")
+    db = sqlite3.connect(
+        path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=256
+    )
+    try:
+        # A page is the unit of the log: small ones, because a transaction of few messages writes few.
+        db.execute("PRAGMA page_size = 4096")
+        mode = db.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+        if mode != "wal":
+            raise SpoolError(f"The file system of {path} cannot hold an SQLite database with a write-ahead log")
+        # FULL: each COMMIT returns after the log was synced. A 250 means that.
+        db.execute("PRAGMA synchronous = FULL")
+        # Debian's SQLite writes zeros over what is deleted; that doubles the writes, and the log keeps the mail anyway.
+        db.execute("PRAGMA secure_delete = OFF")
+        db.execute("PRAGMA temp_store = MEMORY")
+        db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        db.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+        db.execute(f"PRAGMA journal_size_limit = {_LOG_LIMIT}")
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def connect_reader(path: str) -> sqlite3.Connection:
+    """A connection that only reads. Any thread may use it, one at a time. Raises `sqlite3.Error`."""
+    uri = "file:" + path.replace("%", "%25").replace("?", "%3f").replace("#", "%23") + "?mode=ro"
+    return sqlite3.connect(uri, uri=True, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+
+
+def version(db: sqlite3.Connection) -> int:
+    """Which of the migrations the database has seen; 0 for a new one."""
+    return int(db.execute("PRAGMA user_version").fetchone()[0])
+
+
+def migrate(db: sqlite3.Connection, path: str) -> None:
+    """Run the migrations that are missing, each in a transaction. Raises `sqlite3.Error`, `SpoolError`."""
+    at = version(db)
+    if at > VERSION:
+        raise SpoolError(f"{path} was written by a later mailsuite (version {at} of the schema, known is {VERSION})")
+    for number, script in enumerate(MIGRATIONS[at:], at + 1):
+        try:
+            db.executescript(f"BEGIN IMMEDIATE; {script} PRAGMA user_version = {number}; COMMIT;")
+        except sqlite3.Error:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            raise
+
+
+def check(db: sqlite3.Connection, path: str) -> None:
+    """Look through the whole file for damage (half a second for a gigabyte in cache). Raises as `migrate`."""
+    found = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if found != "ok":
+        raise SpoolError(f"{path} is damaged: {found}")

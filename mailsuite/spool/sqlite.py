@@ -1,0 +1,340 @@
+"""The durable spool: SQLite for messages, recipients, leases and small contents; files for large contents.
+
+What is asked goes to one writer thread, which groups it (`writer`). A message becomes rows in `entry`; claims are in
+`claims`, outcomes in `changes`, the tables in `schema`, the directory in `opening`.
+
+What is promised: after `commit` has returned, the message survives a crash of the process and of the machine. A file without a row
+does not outlive the next start; a row without its file is possible only where the disk lost what it had synced, and is logged.
+A lease ends when its holder says so or when this process ends: the directory is locked, so whoever opens it next
+knows that all leases in it are void. The time a lease ends is kept all the same, for others who look into the queue.
+Deliveries whose lease ended without an outcome (a crash, or `stop` while they were under way) come back as replayed.
+
+Limits: one process for a directory, on a local disk. The database does not shrink. Each draft may hold up to the bound for files in memory.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from twisted.internet.defer import Deferred, ensureDeferred, fail, succeed
+from twisted.internet.interfaces import IDelayedCall, IReactorFromThreads, IReactorTime
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from mailsuite.interfaces import IQueueWatcher, ISpool, SpoolError
+from mailsuite.mail.address import Address
+from mailsuite.mail.content import Content, MemoryContent
+from mailsuite.mail.envelope import Envelope
+from mailsuite.mail.queue import Delivery, Report, Settlement
+from mailsuite.mail.route import HOLD, Destination, Target
+from mailsuite.spool import opening
+from mailsuite.spool.changes import Judgement, Move, Release, Renewal, Reroute, Rerouted, Settling, void
+from mailsuite.spool.claims import DESTINATIONS, WAITING, Claim, Claimed, as_deliveries, read_deliveries
+from mailsuite.spool.contents import StoredContent
+from mailsuite.spool.disk import Disk, Readers, detached
+from mailsuite.spool.draft import SqliteDraft
+from mailsuite.spool.entry import Change, Entries, Entry, Insertion
+from mailsuite.spool.errors import spool_error
+from mailsuite.spool.files import ContentFiles
+from mailsuite.spool.ids import QueueIds
+from mailsuite.spool.writer import Operation, Writer
+
+_log = Logger()
+
+_REROUTE_BATCH = 500  # recipients: the reactor is never busy for long, nor is the writer
+
+
+class _Run(NamedTuple):
+    """What there is between `start` and `stop`."""
+
+    owner: int
+    lock: int
+    ids: QueueIds
+    entries: Entries
+    writer: Writer
+    disk: Disk
+    files: ContentFiles
+    readers: Readers
+
+
+@implementer(ISpool)
+class SqliteSpool:
+    """See `ISpool`. There is one watcher: a later `watch` takes the place of an earlier one.
+
+    `clock` gives the times and wakes the renewal of leases (the reactor, if None). Contents above `spill` octets go to files.
+    A lease lasts `lease` seconds. `threads` bounds those that read contents and write files.
+
+    A cancellation never stops what was asked for: it only forgets the answer; a claim that was cancelled is released.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        reactor: IReactorFromThreads,
+        *,
+        clock: IReactorTime | None = None,
+        spill: int = 256 * 1024,
+        lease: float = 300.0,
+        threads: int = 8,
+    ) -> None:
+        self._directory = os.path.abspath(directory)
+        self._path = opening.database(self._directory)
+        self._reactor = reactor
+        self._clock: IReactorTime = IReactorTime(reactor) if clock is None else clock
+        self._spill = spill
+        self._lease = lease
+        self._threads = threads
+        self._watcher: IQueueWatcher | None = None
+        self._run: _Run | None = None
+        self._open = False
+        self._renewal: IDelayedCall | None = None
+
+    @property
+    def transactions(self) -> int:
+        """How many transactions were committed since the start: far fewer than messages, under load."""
+        return 0 if self._run is None else self._run.writer.transactions
+
+    # ------------------------------------------------------------------------------- start, stop
+
+    def start(self) -> Deferred[None]:
+        return detached(self._start())
+
+    async def _start(self) -> None:
+        if self._run is not None:
+            raise SpoolError(f"The spool in {self._directory} is open already")
+        disk = Disk(self._reactor, self._threads)
+        disk.start()
+        try:
+            opened = await disk.run(opening.open_spool, self._directory, self._clock.seconds() + self._lease)
+        except BaseException:
+            disk.stop()
+            raise
+        writer = Writer(self._reactor, opened.db, self._path, self._committed)
+        self._run = _Run(
+            opened.owner,
+            opened.lock,
+            QueueIds(self._clock, opened.owner),
+            Entries(self._clock, opened.owner, opened.last_message, opened.last_recipient, self._has_room),
+            writer,
+            disk,
+            ContentFiles(opening.contents(self._directory), disk),
+            Readers(self._path),
+        )
+        writer.start()
+        self._open = True
+        self._renewal = self._clock.callLater(self._lease / 3, self._renew)
+
+    def stop(self) -> Deferred[None]:
+        return detached(self._stop())
+
+    async def _stop(self) -> None:
+        run = self._run
+        if run is None or not self._open:
+            return
+        self._open = False
+        if self._renewal is not None:
+            self._renewal.cancel()
+        run.files.discard_arriving()
+        await run.disk.idle()  # files that were being finished; their messages are with the writer now
+        run.readers.close()
+        await run.writer.close(lambda db: _end_lease(db, run.owner))
+        await run.disk.idle()  # files of what was settled last
+        run.disk.stop()
+        os.close(run.lock)
+        self._run = None
+
+    def _renew(self) -> None:
+        if self._run is None:
+            return
+        self._renewal = self._clock.callLater(self._lease / 3, self._renew)
+        now = self._clock.seconds()
+        renewed = self._run.writer.submit(Renewal(self._run.owner, now, now + self._lease))
+        renewed.addErrback(lambda _: None)  # the writer has logged it; the next one comes in time
+
+    # ------------------------------------------------------------------------------------ the way in
+
+    def watch(self, watcher: IQueueWatcher) -> None:
+        self._watcher = watcher
+
+    def draft(self) -> SqliteDraft:
+        run = self._running()
+        return SqliteDraft(run.ids.next(), self._spill, run.files, self._enter)
+
+    def _enter(self, queue_id: str, envelope: Envelope, targets: Sequence[Target], content: Content) -> Deferred[None]:
+        run = self._run  # also while it is closing: a file that was being finished is committed yet
+        if run is None:
+            return fail(self._closed())
+        return run.writer.submit(Insertion(run.entries.make(queue_id, envelope, targets, content)))
+
+    def _enter_report(self, report: Report) -> Entry:
+        run = self._running()
+        return run.entries.make(run.ids.next(), report.envelope, report.targets, MemoryContent(report.content))
+
+    # ----------------------------------------------------------------------------------- the way out
+
+    def claim(self, destination: Destination, limit: int) -> Deferred[Sequence[Delivery]]:
+        # What is held is never due by itself.
+        return self._claim([] if destination.agent == HOLD else [destination], limit)
+
+    def claim_held(self, destinations: Sequence[Destination], limit: int) -> Deferred[Sequence[Delivery]]:
+        return self._claim([one for one in destinations if one.agent == HOLD], limit)
+
+    def _claim(self, destinations: Sequence[Destination], limit: int) -> Deferred[Sequence[Delivery]]:
+        if not self._open or limit < 1 or not destinations:
+            return succeed(()) if self._open else fail(self._closed())
+        answer: Deferred[Sequence[Delivery]] = Deferred()
+
+        def give(deliveries: Sequence[Delivery]) -> None:
+            if answer.called:
+                self.release(deliveries).addErrback(lambda _: None)  # cancelled
+            else:
+                answer.callback(deliveries)
+
+        ensureDeferred(self._take(destinations, limit)).addCallbacks(give, answer.errback)
+        return answer
+
+    async def _take(self, destinations: Sequence[Destination], limit: int) -> Sequence[Delivery]:
+        run = self._running()
+        claimed = await run.writer.submit(Claim(destinations, limit, run.owner, self._clock.seconds()))
+        if not claimed:
+            return ()
+
+        def lazily(one: Claimed) -> Content:
+            if one.in_file:
+                return run.files.content(one.message.queue_id, one.message.size)
+            return StoredContent(run.disk, run.readers, one.key, one.message.size)
+
+        def read() -> Sequence[Delivery]:
+            with run.readers.connection() as db:
+                return read_deliveries(db, claimed, lazily)
+
+        try:
+            return await run.disk.run(read)
+        except Exception as error:  # noqa: BLE001 - the leases are taken, so there must be an answer
+            # Whoever reads the contents will hear it again, and can defer.
+            _log.error("contents cannot be read: {error}", error=error)
+            return as_deliveries(claimed, {}, lazily)
+
+    def destinations(self) -> Deferred[Sequence[tuple[Destination, float]]]:
+        rows = self._read(DESTINATIONS)
+        return rows.addCallback(_waiting)
+
+    def count(self) -> Deferred[int]:
+        return self._read("SELECT count(*) FROM messages").addCallback(_number)
+
+    # --------------------------------------------------------------------------- what becomes of them
+
+    def settle(self, settlements: Sequence[Settlement]) -> Deferred[None]:
+        now = self._clock.seconds()
+        return self._submit(
+            lambda run: Settling(
+                [Judgement.of(one, run.owner, now, self._enter_report) for one in settlements], run.owner
+            )
+        )
+
+    def release(self, deliveries: Sequence[Delivery]) -> Deferred[None]:
+        return self._submit(lambda run: Release(deliveries, run.owner))
+
+    def move(self, delivery: Delivery, destination: Destination) -> Deferred[None]:
+        return self._submit(lambda run: Move(delivery, destination, run.owner, self._clock.seconds()))
+
+    async def reroute(self, choose: Callable[[Address], Destination]) -> int:
+        run = self._running()
+        moved = 0
+        last = 0
+        while rows := await self._read(WAITING, last, _REROUTE_BATCH):
+            last = rows[-1][0]
+            changed = []
+            for key, local_part, domain, name in rows:
+                old, new = Destination.parse(name), choose(Address(local_part, domain))
+                if new != old:
+                    changed.append(Rerouted(key, old, new))
+            if changed:
+                moved += await run.writer.submit(Reroute(changed, self._clock.seconds()))
+        return moved
+
+    # ------------------------------------------------------------------------------------- in common
+
+    def _submit(self, make: Callable[[_Run], Operation]) -> Deferred[Any]:
+        try:
+            run = self._running()
+            operation = make(run)
+        except (SpoolError, ValueError) as error:
+            return fail(error)
+        return run.writer.submit(operation)
+
+    def _read(self, query: str, *arguments: object) -> Deferred[Sequence[Any]]:
+        try:
+            run = self._running()
+        except SpoolError as error:
+            return fail(error)
+
+        def read() -> Sequence[Any]:
+            try:
+                with run.readers.connection() as db:
+                    return db.execute(query, arguments).fetchall()
+            except OSError as error:
+                raise spool_error(error, self._path) from error
+
+        return run.disk.run(read)
+
+    def _running(self) -> _Run:
+        if self._run is None or not self._open:
+            raise self._closed()
+        return self._run
+
+    def _closed(self) -> SpoolError:
+        return SpoolError(f"The spool in {self._directory} is not open")
+
+    # ------------------------------------------------------------------------------------ the watcher
+
+    def _has_room(self, destination: Destination, size: int) -> bool:
+        if self._watcher is None:
+            return False
+        try:
+            return bool(self._watcher.has_room(destination, size))
+        except Exception:  # noqa: BLE001 - the message is to be queued all the same
+            _log.failure("a watcher of the spool failed")
+            return False
+
+    def _committed(self, operations: Sequence[Operation]) -> None:
+        """Tell of a group what is new, in one call each."""
+        leased: list[Delivery] = []
+        due: dict[Destination, None] = {}
+        gone: dict[str, None] = {}
+        for operation in operations:
+            if isinstance(operation, Change):
+                for entry in operation.entries:
+                    leased += entry.leased
+                    due.update(dict.fromkeys(entry.due))
+                due.update(dict.fromkeys(operation.due))
+                gone.update(dict.fromkeys(operation.gone))
+        if gone and self._run is not None:
+            self._run.files.unlink(list(gone))
+        if self._watcher is None:
+            return
+        try:
+            if leased:
+                self._watcher.committed(leased)
+        finally:
+            if due:
+                self._watcher.due(due)
+
+
+def _end_lease(db: sqlite3.Connection, owner: int) -> None:
+    db.execute("BEGIN IMMEDIATE")
+    void(db, owner)
+    db.execute("COMMIT")
+
+
+def _waiting(rows: Sequence[Any]) -> Sequence[tuple[Destination, float]]:
+    found = ((Destination.parse(name), due) for name, due in rows)
+    return [(destination, due) for destination, due in found if destination.agent != HOLD]
+
+
+def _number(rows: Sequence[Any]) -> int:
+    return int(rows[0][0])

@@ -1,0 +1,1 @@
+"""Mailboxes: the maildir layout, known here and nowhere else."""

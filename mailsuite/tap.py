@@ -1,0 +1,60 @@
+"""`twistd mailsuite`: the options on the command line, and the service for them.
+
+What a user can do wrong ends in one sentence and exit status 1, never in a traceback.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from twisted.application.service import IService
+from twisted.python import usage
+
+from mailsuite import __version__
+from mailsuite.config import Settings, SettingsError
+
+
+class Options(usage.Options):
+    """The command line of `twistd mailsuite`."""
+
+    synopsis = "[options]"
+    longdesc = "A mail server: SMTP, submission and LMTP over one durable relay queue."
+    optParameters = [  # noqa: RUF012 - Twisted reads it from the class
+        ["config", "c", None, "The configuration, a TOML file. Without it the built-in defaults are used."],
+    ]
+
+    def opt_version(self) -> None:
+        """Print the version and exit."""
+        sys.stdout.write(f"mailsuite {__version__}\n")
+        raise SystemExit(0)
+
+
+def makeService(options: Options) -> IService:
+    """Build the service for `twistd`. Raises `usage.UsageError` for what is wrong with the configuration."""
+    from mailsuite import service
+
+    try:
+        path = options["config"]
+        settings = Settings() if path is None else Settings.load(Path(path).absolute())
+        twistd: dict[str, int | None] = options.parent or {}
+        uid, gid = twistd.get("uid"), twistd.get("gid")
+        if os.geteuid() == 0 and uid in (None, 0):
+            service.serving_as_root(settings)
+        owner = None if uid is None else (uid, -1 if gid is None else gid)
+        return service.makeService(settings, owner=owner, on_failure=_fail)
+    except (SettingsError, service.StartError) as error:
+        raise usage.UsageError(str(error)) from None
+
+
+def _fail(error: Exception) -> None:
+    """Say why the service cannot start, and end the process: at once, or when the reactor has stopped."""
+    from twisted.internet import reactor
+
+    sys.stderr.write(f"mailsuite: {error}\n")
+    if not reactor.running:
+        raise SystemExit(1)
+    # twistd has no way to set its exit status but this one, and a service manager must see that we failed.
+    reactor.addSystemEventTrigger("after", "shutdown", os._exit, 1)
+    reactor.stop()

@@ -1,0 +1,58 @@
+"""The SQLite spool on a pump, and what must hold of its directory after every test."""
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mailsuite.spool.sqlite import SqliteSpool
+from tests.spool.pump import Pump
+
+pytest.register_assert_rewrite("tests.contracts.spool")
+
+SPILL = 1000  # above it, contents are files
+
+
+@pytest.fixture
+def pump() -> Pump:
+    return Pump()
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Iterator[Path]:
+    """Where a spool is. When the test is over it must be whole, whatever the test did."""
+    path = tmp_path / "spool"
+    yield path
+    if (path / "queue.db").exists():
+        check_whole(path)
+
+
+@pytest.fixture
+def spool(directory: Path, pump: Pump) -> Iterator[SqliteSpool]:
+    """A spool that was started."""
+    spool = SqliteSpool(directory, pump, spill=SPILL)
+    pump.run(spool.start())
+    yield spool
+    pump.run(spool.stop())
+
+
+def check_whole(directory: Path) -> None:
+    """Tables are consistent, and files and rows belong together."""
+    db = sqlite3.connect(directory / "queue.db")
+    try:
+        assert query(db, "PRAGMA integrity_check") == [("ok",)]
+        assert query(db, "PRAGMA foreign_key_check") == []
+        assert query(db, "SELECT key FROM messages WHERE key NOT IN (SELECT message FROM recipients)") == []
+        stored = query(db, "SELECT key FROM messages WHERE NOT in_file")
+        assert sorted(stored) == sorted(query(db, "SELECT message FROM contents"))
+        files = sorted(name for (name,) in query(db, "SELECT queue_id FROM messages WHERE in_file"))
+    finally:
+        db.close()
+    assert sorted(os.listdir(directory / "contents")) == files
+
+
+def query(db: sqlite3.Connection, statement: str) -> list[Any]:
+    return db.execute(statement).fetchall()

@@ -1,0 +1,35 @@
+"""Both spools keep the contract of ISpool."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from twisted.internet.task import Clock
+
+from mailsuite.spool.memory import MemorySpool
+from mailsuite.spool.sqlite import SqliteSpool
+from tests.contracts.spool import *  # noqa: F403
+from tests.contracts.spool import LARGE, Kit
+from tests.spool.pump import Pump
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def kit(request: pytest.FixtureRequest, directory: Path, pump: Pump) -> Iterator[Kit]:
+    if request.param == "memory":
+        memory = MemorySpool(pump)
+
+        def begin_memory() -> MemorySpool:
+            pump.run(memory.start())
+            return memory
+
+        yield Kit(memory, pump, pump.run, begin_memory)
+        return
+
+    def begin() -> SqliteSpool:
+        spool = SqliteSpool(directory, pump, spill=LARGE)
+        pump.run(spool.start())
+        return spool
+
+    kit = Kit(begin(), pump, pump.run, begin)
+    yield kit
+    pump.run(kit.spool.stop())

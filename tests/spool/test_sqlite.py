@@ -1,0 +1,406 @@
+"""What is the SQLite spool's own: groups, leases of others, plans of its queries, answers that nobody waits for."""
+
+import re
+import sqlite3
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.internet.defer import CancelledError, ensureDeferred, gatherResults
+
+from mailsuite.interfaces import SpoolError
+from mailsuite.mail.envelope import Envelope
+from mailsuite.mail.queue import Delivery, Report, Settlement
+from mailsuite.mail.route import Destination
+from mailsuite.spool import changes, claims, schema
+from mailsuite.spool.sqlite import SqliteSpool
+from tests.contracts.spool import (
+    DELIVERED,
+    ENVELOPE,
+    FAILED,
+    HOLD,
+    MAILDIR,
+    OTHER,
+    RELAY,
+    Watcher,
+    deferred,
+    target,
+)
+from tests.spool.pump import Pump
+
+
+def put(pump: Pump, spool: SqliteSpool, *destinations: Destination, content: bytes = b"Hello\r\n") -> str:
+    draft = spool.draft()
+    draft.write(content)
+    pump.run(draft.commit(ENVELOPE, [target(one) for one in destinations]))
+    return draft.queue_id
+
+
+def rows(directory: Path, statement: str, *arguments: Any) -> list[Any]:
+    db = sqlite3.connect(directory / "queue.db", isolation_level=None)
+    try:
+        return db.execute(statement, arguments).fetchall()
+    finally:
+        db.close()
+
+
+# -------------------------------------------------------------------------------------------- groups
+
+
+def test_concurrent_commits_share_transactions_and_calls(pump: Pump, spool: SqliteSpool) -> None:
+    watcher = Watcher(MAILDIR)
+    spool.watch(watcher)
+    before = spool.transactions
+    drafts = [spool.draft() for _ in range(400)]
+    commits = [draft.commit(ENVELOPE, [target(MAILDIR), target(RELAY)]) for draft in drafts]
+    pump.run(gatherResults(commits))
+    transactions = spool.transactions - before
+    assert transactions < 100
+    assert len(watcher.groups) == transactions
+    assert watcher.waiting == [RELAY] * transactions
+    assert [one.message.queue_id for one in watcher.deliveries] == [draft.queue_id for draft in drafts]
+    before = spool.transactions
+    settlements = [Settlement(one, (DELIVERED,)) for one in watcher.deliveries]
+    pump.run(gatherResults([spool.settle([one]) for one in settlements]))
+    assert spool.transactions - before < 100
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 63, 64, 65, 127, 200])
+def test_any_number_of_recipients(pump: Pump, spool: SqliteSpool, number: int) -> None:
+    draft = spool.draft()
+    pump.run(draft.commit(ENVELOPE, [target(RELAY, f"r{at}") for at in range(number)]))
+    (delivery,) = pump.run(spool.claim(RELAY, 1))
+    assert [one.address.local_part for one in delivery.recipients] == [f"r{at}" for at in range(number)]
+    pump.run(spool.settle([Settlement(delivery, (DELIVERED,) * number)]))
+    assert pump.run(spool.count()) == 0
+
+
+def test_message_that_sqlite_refuses_spoils_no_other(pump: Pump, spool: SqliteSpool) -> None:
+    drafts = [spool.draft() for _ in range(5)]
+    watcher = Watcher(MAILDIR)
+    spool.watch(watcher)
+    names = ["a", "b", "lone surrogate \udc80", "d", "e"]
+    commits = [draft.commit(ENVELOPE, [target(MAILDIR, name)]) for draft, name in zip(drafts, names, strict=True)]
+    results = pump.run(gatherResults([commit.addErrback(lambda failure: failure.value) for commit in commits]))
+    assert isinstance(results.pop(2), SpoolError)
+    assert results == [None] * 4
+    assert [one.recipients[0].address.local_part for one in watcher.deliveries] == ["a", "b", "d", "e"]
+    assert pump.run(spool.count()) == 4
+
+
+# -------------------------------------------------------------------------------------------- leases
+
+
+def test_own_lease_is_renewed_in_time(pump: Pump, directory: Path, spool: SqliteSpool) -> None:
+    for _ in range(10):
+        assert rows(directory, "SELECT lease_until > ? FROM leases", pump.seconds()) == [(1,)]
+        pump.advance(100)
+        pump.until(lambda: rows(directory, "SELECT lease_until FROM leases") == [(pump.seconds() + 300,)])
+
+
+def test_lease_of_another_that_ran_out_is_void(pump: Pump, directory: Path, spool: SqliteSpool) -> None:
+    watcher = Watcher()
+    put(pump, spool, RELAY)
+    put(pump, spool, HOLD)
+    (ours,) = pump.run(spool.claim_held([HOLD], 1))
+    spool.watch(watcher)
+    db = sqlite3.connect(directory / "queue.db", isolation_level=None)
+    db.execute("INSERT INTO leases VALUES (99, ?)", (pump.seconds() + 150,))
+    db.execute("UPDATE recipients SET lease_owner = 99 WHERE destination = ?", (str(RELAY),))
+    db.close()
+    pump.advance(100)
+    assert not pump.run(spool.claim(RELAY, 1))
+    pump.advance(100)
+    pump.until(lambda: watcher.waiting == [RELAY])
+    (delivery,) = pump.run(spool.claim(RELAY, 1))
+    assert delivery.replayed
+    assert rows(directory, "SELECT count(*) FROM leases") == [(1,)]
+    assert not pump.run(spool.claim_held([HOLD], 1))
+    pump.run(spool.settle([Settlement(ours, (DELIVERED,)), Settlement(delivery, (DELIVERED,))]))
+    assert pump.run(spool.count()) == 0
+
+
+def test_lease_that_was_lost_to_another_settles_nothing(pump: Pump, directory: Path, spool: SqliteSpool) -> None:
+    put(pump, spool, RELAY)
+    (delivery,) = pump.run(spool.claim(RELAY, 1))
+    rows(directory, "UPDATE recipients SET lease_owner = 99")
+    report = Report(Envelope(None), b"bounce", (target(MAILDIR),))
+    pump.run(spool.settle([Settlement(delivery, (FAILED,), (report,))]))
+    pump.run(spool.settle([Settlement(delivery, (deferred(1.0),))]))
+    pump.run(spool.release([delivery]))
+    pump.run(spool.move(delivery, OTHER))
+    found = rows(directory, "SELECT destination, lease_owner, attempts FROM recipients")
+    assert found == [(str(RELAY), 99, 0)]
+
+
+def test_last_attempt_is_kept_for_those_who_look(pump: Pump, directory: Path, spool: SqliteSpool) -> None:
+    put(pump, spool, RELAY)
+    (delivery,) = pump.run(spool.claim(RELAY, 1))
+    pump.advance(7)
+    pump.run(spool.settle([Settlement(delivery, (deferred(pump.seconds() + 60),))]))
+    (found,) = rows(
+        directory, "SELECT attempts, due, last_attempt, last_status, last_text, last_remote FROM recipients"
+    )
+    assert found == (1, pump.seconds() + 60, pump.seconds(), "4.4.1", "no answer", "mx")
+
+
+# ------------------------------------------------------------------------------- nobody waits for it
+
+
+def test_cancelled_claim_gives_its_leases_back(pump: Pump, spool: SqliteSpool) -> None:
+    put(pump, spool, RELAY)
+    claim = spool.claim(RELAY, 1)
+    claim.cancel()
+    with pytest.raises(CancelledError):
+        pump.run(claim)
+    taken: list[Delivery] = []
+
+    def is_claimed() -> bool:
+        taken.extend(pump.run(spool.claim(RELAY, 1)))
+        return bool(taken)
+
+    pump.until(is_claimed)
+    assert not taken[0].replayed
+
+
+def test_cancelled_settlement_is_written_down(pump: Pump, spool: SqliteSpool) -> None:
+    put(pump, spool, RELAY)
+    (delivery,) = pump.run(spool.claim(RELAY, 1))
+
+    async def settle() -> None:
+        await spool.settle([Settlement(delivery, (DELIVERED,))])
+
+    settling = ensureDeferred(settle())
+    settling.addErrback(lambda _: None)
+    settling.cancel()
+    pump.until(lambda: pump.run(spool.count()) == 0)
+    assert pump.run(spool.destinations()) == []
+
+
+def test_cancelled_start_and_stop_run_to_their_end(pump: Pump, directory: Path) -> None:
+    spool = SqliteSpool(directory, pump)
+    starting = spool.start()
+    starting.addErrback(lambda _: None)
+    starting.cancel()
+
+    def is_open() -> bool:
+        try:
+            return bool(pump.run(spool.count()) == 0)
+        except SpoolError:
+            return False
+
+    pump.until(is_open)
+    stopping = spool.stop()
+    stopping.addErrback(lambda _: None)
+    stopping.cancel()
+    pump.until(lambda: not (directory / "queue.db-wal").exists())
+    pump.until(lambda: not is_open())
+    again = SqliteSpool(directory, pump)
+    pump.run(again.start())
+    pump.run(again.stop())
+    assert not pump.getDelayedCalls()
+
+
+class BrokenWatcher(Watcher):
+    def __init__(self, *broken: str) -> None:
+        super().__init__(MAILDIR)
+        self.broken = broken
+
+    def _fail(self, name: str) -> None:
+        if name in self.broken:
+            raise RuntimeError(name)
+
+    def has_room(self, destination: Destination, size: int) -> bool:
+        self._fail("has_room")
+        return super().has_room(destination, size)
+
+    def committed(self, deliveries: Any) -> None:
+        self._fail("committed")
+        super().committed(deliveries)
+
+    def due(self, destinations: Any) -> None:
+        self._fail("due")
+        super().due(destinations)
+
+
+def test_broken_watcher_keeps_no_message_from_the_queue(pump: Pump, spool: SqliteSpool) -> None:
+    for number, broken in enumerate((("has_room",), ("committed",), ("due",), ("committed", "due"))):
+        watcher = BrokenWatcher(*broken)
+        spool.watch(watcher)
+        put(pump, spool, MAILDIR, RELAY)
+        assert pump.run(spool.count()) == number + 1
+        assert bool(watcher.deliveries) == (broken == ("due",))
+        assert bool(watcher.waiting) == ("due" not in broken)
+
+
+# ------------------------------------------------------------------------------------------- contents
+
+
+def test_claim_loads_small_contents_up_to_a_bound(
+    monkeypatch: pytest.MonkeyPatch, pump: Pump, spool: SqliteSpool
+) -> None:
+    monkeypatch.setattr(claims, "_TO_MEMORY", 1000)
+    for number in range(5):
+        put(pump, spool, RELAY, content=b"%d" % number * 400)
+    put(pump, spool, RELAY, content=b"x" * 3000)
+    taken: list[Delivery] = pump.run(spool.claim(RELAY, 10))
+    assert [one.content.in_memory() is not None for one in taken] == [True, True] + [False] * 4
+    for number, delivery in enumerate(taken[:5]):
+        assert pump.run(delivery.content.read(100, 900)) == b"%d" % number * 300
+        with delivery.content.open() as file:
+            assert file.read() == b"%d" % number * 400
+
+
+def test_stored_content_is_read_in_worker_threads(pump: Pump, spool: SqliteSpool, monkeypatch: Any) -> None:
+    monkeypatch.setattr(claims, "_TO_MEMORY", 0)
+    for number in range(20):
+        put(pump, spool, RELAY, content=b"%d" % number * 100)
+    taken = pump.run(spool.claim(RELAY, 20))
+    wrong: list[Any] = []
+
+    def read() -> None:
+        for _ in range(20):
+            for number, delivery in enumerate(taken):
+                with delivery.content.open() as file:
+                    if file.read() != b"%d" % number * 100:
+                        wrong.append(number)
+
+    threads = [threading.Thread(target=read) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_content_of_what_has_left_the_queue_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, pump: Pump, spool: SqliteSpool
+) -> None:
+    monkeypatch.setattr(claims, "_TO_MEMORY", 0)
+    put(pump, spool, RELAY)
+    put(pump, spool, RELAY)
+    gone, other = pump.run(spool.claim(RELAY, 2))
+    pump.run(spool.settle([Settlement(gone, (DELIVERED,))]))
+    with pytest.raises(FileNotFoundError):
+        gone.content.open()
+    with pytest.raises(FileNotFoundError):
+        pump.run(gone.content.read(0, 10))
+    pump.run(spool.stop())
+    with pytest.raises(OSError, match="closed"):
+        other.content.open()
+    with pytest.raises(OSError, match="closed"):
+        pump.run(other.content.read(0, 10))
+
+
+# ------------------------------------------------------------------------------------------- plans
+
+
+@pytest.fixture
+def crowded(pump: Pump, directory: Path, spool: SqliteSpool) -> SqliteSpool:
+    """A spool in which 100,000 recipients wait for a destination that is dead, most of them due."""
+    for destination in (RELAY, OTHER, HOLD):
+        put(pump, spool, destination)
+    db = sqlite3.connect(directory / "queue.db", isolation_level=None)
+    db.executescript(
+        f"""
+        BEGIN;
+        WITH RECURSIVE n (n) AS (SELECT 1000 UNION ALL SELECT n + 1 FROM n WHERE n < 50999)
+        INSERT INTO messages SELECT n, 'Q' || n, 'joe', 'example.org', '7BIT', 0, NULL, n, 4, 0 FROM n;
+        INSERT INTO contents SELECT key, x'61626364' FROM messages WHERE key >= 1000;
+        INSERT INTO recipients (key, message, local_part, domain, destination, due)
+            SELECT key * 2, key, 'a', 'dead.example', 'relay:dead.example', key FROM messages WHERE key >= 1000;
+        INSERT INTO recipients (key, message, local_part, domain, destination, due)
+            SELECT key * 2 + 1, key, 'b', 'dead.example', 'relay:dead.example', {pump.seconds() + 9e9} - key
+            FROM messages WHERE key >= 1000;
+        COMMIT;
+        """
+    )
+    db.close()
+    return spool
+
+
+DEAD = Destination("relay", "dead.example")
+
+
+def effort(spool: Any, pump: Pump, ask: Callable[[], Any]) -> tuple[Any, int]:
+    """What is asked, and how many thousand steps SQLite took on the writer's connection."""
+    steps = [0]
+
+    def step() -> int:
+        steps[0] += 1
+        return 0
+
+    db = spool._run.writer._db
+    db.set_progress_handler(step, 1000)
+    try:
+        return pump.run(ask()), steps[0]
+    finally:
+        db.set_progress_handler(None, 0)
+
+
+def test_claims_cost_the_same_however_many_wait(
+    pump: Pump, crowded: SqliteSpool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken, steps = effort(crowded, pump, lambda: crowded.claim(DEAD, 10))
+    assert [one.message.queue_id for one in taken] == [f"Q{number}" for number in range(1000, 1010)]
+    assert [one.recipients[0].address.local_part for one in taken] == ["a"] * 10
+    assert steps <= 2
+    later = deferred(pump.seconds() + 60)
+    _, steps = effort(crowded, pump, lambda: crowded.settle([Settlement(one, (later,)) for one in taken]))
+    assert steps <= 2
+    taken, steps = effort(crowded, pump, lambda: crowded.claim(RELAY, 10))
+    assert (len(taken), steps <= 1) == (1, True)
+    _, steps = effort(crowded, pump, lambda: crowded.settle([Settlement(taken[0], (DELIVERED,))]))
+    assert steps <= 1
+    found = dict(pump.run(crowded.destinations()))
+    assert found == {DEAD: 1010.0, OTHER: pump.seconds()}
+
+
+def test_reroute_goes_through_the_queue_in_pieces(pump: Pump, crowded: SqliteSpool) -> None:
+    asked = 0
+
+    def choose(address: Any) -> Destination:
+        nonlocal asked
+        asked += 1
+        return HOLD if address.domain == "dead.example" and asked % 100 == 0 else DEAD
+
+    assert pump.run(crowded.reroute(choose), 60) == 100_000 // 100 + 3
+    assert asked == 100_003
+
+
+def plan(db: sqlite3.Connection, statement: str) -> list[str]:
+    arguments = [None] * statement.count("?")
+    return [str(row[3]) for row in db.execute(f"EXPLAIN QUERY PLAN {statement}", arguments)]
+
+
+@pytest.mark.parametrize(
+    ("statement", "expected"),
+    [
+        (claims.CHOOSE, r"USING (COVERING )?INDEX recipients_waiting \(destination=\? AND due<\?\)"),
+        (claims.LEASE, r"USING INDEX recipients_of_message \(message=\?\)"),
+        (changes.REMOVE, r"USING INTEGER PRIMARY KEY \(rowid=\?\)"),
+        (claims.WAITING, r"USING INTEGER PRIMARY KEY \(rowid>\?\)"),
+        ("SELECT 1 FROM messages WHERE queue_id = ?", r"USING COVERING INDEX sqlite_autoindex_messages_1 .*"),
+    ],
+)
+def test_queries_walk_an_index_and_never_sort(statement: str, expected: str) -> None:
+    db = sqlite3.connect(":memory:")
+    schema.migrate(db, ":memory:")
+    found = plan(db, statement)
+    db.close()
+    steps = [step for step in found if "json_each" not in step and "SUBQUERY" not in step]
+    assert len(steps) == 1, found
+    assert re.fullmatch(rf"SEARCH (recipients|messages) {expected}", steps[0])
+
+
+def test_destinations_hop_along_the_index() -> None:
+    db = sqlite3.connect(":memory:")
+    schema.migrate(db, ":memory:")
+    found = [step for step in plan(db, claims.DESTINATIONS) if "recipients" in step]
+    db.close()
+    assert found
+    # "SCAN" is the first hop: min() of an index's first column reads one entry.
+    assert sum(step.startswith("SCAN") for step in found) <= 1
+    assert all("INDEX recipients_waiting" in step for step in found)

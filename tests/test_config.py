@@ -1,0 +1,171 @@
+"""The settings: what a user can get wrong is told in one sentence, and the files in etc/ and docs/ tell the truth."""
+
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from mailsuite.admin.reference import reference
+from mailsuite.config import Settings, SettingsError, split_host_port
+
+ROOT = Path(__file__).parent.parent
+
+
+def parse(**table):
+    return Settings.parse(table, "m.toml", Path("/srv"))
+
+
+@pytest.mark.parametrize(
+    ("table", "sentence"),
+    [
+        ({"hostnam": "a.example"}, "m.toml: hostnam: there is no such key; did you mean hostname?"),
+        ({"zebra": 1}, "m.toml: zebra: there is no such key; take it out."),
+        (
+            {"listen": [{"endpoint": "tcp:1", "servce": "smtp"}]},
+            "m.toml: listen[0].servce: there is no such key; did you mean service?",
+        ),
+        ({"listen": [{}]}, "m.toml: listen[0].endpoint: it is missing; add it."),
+        (
+            {"limits": {"message_size": "5 parsecs"}},
+            "m.toml: limits.message_size = '5 parsecs': give octets as a number",
+        ),
+        ({"retry": {"first": "soon"}}, "m.toml: retry.first = 'soon': give seconds as a number"),
+        ({"limits": {"errors": 0}}, "m.toml: limits.errors = 0: input should be greater than or equal to 1"),
+        (
+            {"hostname": "not a host"},
+            "m.toml: hostname = 'not a host': it is not a domain name; write it as in example.org.",
+        ),
+        ({"hostname": 3}, "m.toml: hostname = 3: input should be a valid string"),
+        ({"accounts": {"postmaster": "admin"}}, "m.toml: accounts.postmaster = 'admin': it is not an address"),
+        ({"route": [{"domain": "*"}]}, "m.toml: route[0]: say either `next_hop` or `hold = true`."),
+        ({"route": [{"domain": "*", "next_hop": "a:0"}]}, "m.toml: route[0].next_hop = 'a:0': it is not a host"),
+        (
+            {"route": [{"domain": "*", "next_hop": "a", "username": "u", "tls": "required"}]},
+            "m.toml: route[0].username: it needs a password",
+        ),
+        (
+            {"route": [{"domain": "*", "next_hop": "a", "username": "u", "password": "p"}]},
+            "m.toml: route[0].tls: credentials go over TLS only",
+        ),
+        ({"tls": {"key": "k.pem"}}, "m.toml: tls.key: there is no tls.certificate to go with it"),
+        (
+            {"listen": [{"endpoint": "tcp:1", "service": "submission", "tls": "none"}]},
+            "m.toml: listen[0].tls: submission needs TLS",
+        ),
+    ],
+)
+def test_a_fault_is_one_sentence_with_file_key_reason_and_cure(table, sentence):
+    with pytest.raises(SettingsError) as caught:
+        parse(**table)
+    assert str(caught.value).startswith(sentence)
+    assert "\n" not in str(caught.value)
+
+
+def test_every_fault_is_told_at_once():
+    with pytest.raises(SettingsError) as caught:
+        parse(hostnam="x", limits={"errors": 0})
+    assert len(caught.value.sentences) == 2
+
+
+def test_a_password_is_told_to_nobody():
+    settings = parse(route=[{"domain": "*", "next_hop": "a", "username": "u", "password": "s3same", "tls": "verified"}])
+    assert "s3same" not in repr(settings)
+    with pytest.raises(SettingsError) as caught:
+        parse(route=[{"domain": "*", "next_hop": "a", "password": ["s3same"]}])
+    assert "s3same" not in str(caught.value)
+
+
+def test_a_missing_file_and_bad_toml_are_sentences(tmp_path):
+    with pytest.raises(SettingsError, match="there is no such file"):
+        Settings.load(tmp_path / "none.toml")
+    bad = tmp_path / "bad.toml"
+    bad.write_text("hostname = ")
+    with pytest.raises(SettingsError, match="it is not TOML"):
+        Settings.load(bad)
+    bad.write_bytes(b"hostname = '\xff'")
+    with pytest.raises(SettingsError, match="it is not TOML"):
+        Settings.load(bad)
+
+
+def test_relative_paths_begin_at_the_data_directory_and_that_at_the_file(tmp_path):
+    file = tmp_path / "mailsuite.toml"
+    file.write_text('data_directory = "data"')
+    settings = Settings.load(file)
+    assert settings.path(settings.spool.directory) == tmp_path / "data" / "spool"
+
+
+def test_durations_and_sizes_are_read_with_their_units():
+    settings = parse(retry={"first": "90s", "longest": "1.5h", "expire": 60}, limits={"message_size": "2 MiB"})
+    assert settings.retry.first == 90
+    assert settings.retry.longest == 5400
+    assert settings.retry.expire == 60
+    assert settings.limits.message_size == 2 * 1024 * 1024
+
+
+@pytest.mark.parametrize(
+    ("text", "result"),
+    [
+        ("mx.example", ("mx.example", 25)),
+        ("mx.example:26", ("mx.example", 26)),
+        ("[::1]:27", ("::1", 27)),
+        ("[::1]", ("::1", 25)),
+    ],
+)
+def test_a_next_hop_is_a_host_and_perhaps_a_port(text, result):
+    assert split_host_port(text, 25) == result
+
+
+def uncommented(text: str) -> str:
+    """The sample with every commented key in force."""
+    return re.sub(r"^#(\[\[|\[|[a-z_]+ = |$)", r"\1", text, flags=re.MULTILINE)
+
+
+def test_the_sample_configuration_is_valid_as_it_stands_and_with_every_key_in_force(tmp_path):
+    sample = (ROOT / "etc" / "mailsuite.toml").read_text()
+    assert Settings.parse(tomllib.loads(sample), "etc", tmp_path).listen == Settings().listen
+    assert Settings.parse(tomllib.loads(uncommented(sample)), "etc", tmp_path).route[1].hold
+
+
+def keys(model, prefix=""):
+    for name, field in model.model_fields.items():
+        inner = next(
+            (
+                part
+                for part in (field.annotation, *getattr(field.annotation, "__args__", ()))
+                if hasattr(part, "model_fields")
+            ),
+            None,
+        )
+        yield from keys(inner, f"{name}.") if inner else [f"{prefix}{name}"]
+
+
+def test_the_sample_configuration_names_every_key_and_only_true_defaults(tmp_path):
+    sample = tomllib.loads(uncommented((ROOT / "etc" / "mailsuite.toml").read_text()))
+    named = set()
+    for name, value in sample.items():
+        for table in value if isinstance(value, list) else [value]:
+            named |= {f"{name}.{key}" for key in table} if isinstance(table, dict) else {name}
+    expected = set(keys(Settings)) - {"route.password_file"}
+    assert expected <= named | {"local.options"}
+    defaults, said = Settings(), Settings.parse(sample, "etc", tmp_path)
+    for part in ("limits", "receive", "spool", "retry"):
+        assert getattr(said, part) == getattr(defaults, part)
+
+
+def test_the_reference_page_is_current():
+    page = (ROOT / "docs" / "configuration.md").read_text()
+    assert page == reference(), "run: python -m mailsuite.admin.reference > docs/configuration.md"
+
+
+def test_the_check_command_says_what_is_wrong_without_a_traceback(tmp_path):
+    file = tmp_path / "m.toml"
+    file.write_text(f"hostname = {json.dumps('two words')}")
+    command = [sys.executable, "-m", "mailsuite", "check", str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"Error: {file}: hostname = 'two words': it is not a domain name")
+    assert "Traceback" not in done.stderr
