@@ -57,9 +57,9 @@ class IConversation(Interface):
         """The core's next event.
 
         Output is written before the wait begins, never earlier: replies to a pipelined group leave in one write.
-        Raises `RemoteProtocolError` where the peer breaks the protocol beyond repair, `ConnectionClosed` when the connection
-        has ended or was lost, `PeerTooSlow` when the limit of the core's phase has passed. A session that waits for something else
-        when the connection is lost is cancelled (`CancelledError` at its await).
+        Raises `RemoteProtocolError` where the peer breaks the protocol beyond repair, `ConnectionClosed` when the
+        connection has ended or was lost, `PeerTooSlow` when the limit of the core's phase has passed. A session that
+        waits for something else when the connection is lost is cancelled (`CancelledError` at its await).
         """
 
     def send(message: Any) -> None:
@@ -100,7 +100,7 @@ class IDraft(Interface):
     size = Attribute("int: octets written so far")
 
     def write(data: bytes) -> Awaitable[None] | None:
-        """Append octets. Where it returns an Awaitable, await it before writing more (the disk is slower than the peer).
+        """Append octets. Where it returns an Awaitable, await it before writing more: the disk is slower than the peer.
 
         Failures (a full disk) may show here or at `commit`: `SpoolError`.
         """
@@ -133,12 +133,12 @@ class ISpool(Interface):
     """The relay queue's store: messages, their recipients, leases and times.
 
     A delivery that was claimed (or came through `IQueueWatcher.committed`) is under lease until it is settled or
-    released, or until the lease runs out; the spool renews leases of its own process by itself. Leases of a dead process are void when the
-    spool is opened again; their deliveries come back with `replayed` set.
+    released, or until the lease runs out; the spool renews leases of its own process by itself. Leases of a dead
+    process are void when the spool is opened again; their deliveries come back with `replayed` set.
     """
 
     def start() -> Awaitable[None]:
-        """Open the store, bring its schema up to date, void dead leases, sweep what a crash left. Raises `SpoolError`."""
+        """Open the store, update its schema, void dead leases, sweep what a crash left. Raises `SpoolError`."""
 
     def stop() -> Awaitable[None]:
         """Finish what was asked, give all leases back, close."""
@@ -146,7 +146,7 @@ class ISpool(Interface):
     def watch(watcher: Any) -> None:
         """Tell this `IQueueWatcher` from now on."""
 
-    def draft() -> Any:
+    def draft() -> IDraft:
         """A new `IDraft`."""
 
     def claim(destination: Destination, limit: int) -> Awaitable[Sequence[Delivery]]:
@@ -156,7 +156,7 @@ class ISpool(Interface):
         """Lease up to `limit` deliveries of these `hold` destinations, the oldest first, whatever their times."""
 
     def destinations() -> Awaitable[Sequence[tuple[Destination, float]]]:
-        """Every destination (but `hold`) that has deliveries which are not under lease, with the earliest time one is due."""
+        """Every destination (but `hold`) that has deliveries not under lease, with the earliest time one is due."""
 
     def settle(settlements: Sequence[Settlement]) -> Awaitable[None]:
         """Write outcomes down, reports included, in one transaction. See `mail.queue.Settlement`."""
@@ -168,7 +168,7 @@ class ISpool(Interface):
         """Give the lease back and queue the recipients under another destination, due at once."""
 
     def reroute(choose: Callable[[Address], Destination]) -> Awaitable[int]:
-        """Ask `choose` for every recipient that waits, and move those whose destination has changed. Returns how many."""
+        """Ask `choose` for every recipient that waits, move those whose destination has changed; return how many."""
 
     def count() -> Awaitable[int]:
         """How many messages are in the queue."""
@@ -212,7 +212,8 @@ class IDeliveryAgent(Interface):
     def deliver(run: Any) -> Awaitable[None]:
         """Drain an `IQueueRun`. Whatever it has neither settled nor released when it ends is released.
 
-        Raises nothing for a failed delivery, that is an outcome; an exception is a defect: it is logged, and what was under way is deferred.
+        Raises nothing for a failed delivery, that is an outcome; an exception is a defect: it is logged, and what was
+        under way is deferred.
         """
 
 
@@ -221,7 +222,7 @@ class IDeliveryAgentMaker(Interface):
 
     name = Attribute("str: the agent's name in the configuration and in destinations")
 
-    def make(options: dict[str, Any], parts: Any) -> Any:
+    def make(options: dict[str, Any], parts: Any) -> Any:  # noqa: ANN401 - an interface cannot name those below it
         """Build the `IDeliveryAgent` from its table in the configuration; `parts` is an `IAgentParts`.
 
         Raises `ValueError` with one sentence where an option is wrong.
@@ -243,7 +244,7 @@ class INextHops(Interface):
     """Turns a relay destination into hosts to dial, in order of preference."""
 
     def find(destination: Destination) -> Awaitable[Sequence[Any]]:
-        """`NextHop`s with `use_mx` already answered. Raises `Unroutable` with the outcome's reply where there are none."""
+        """The `NextHop`s to dial. Raises `Unroutable`, with the outcome, where there are none."""
 
 
 # ------------------------------------------------------------------------------------------- accounts

@@ -281,6 +281,7 @@ class Parts:
                 concurrency=settings.relay.concurrency,
                 source_address=settings.relay.source_address,
             ),
+            addresses=resolver.addresses,
         )
 
     def in_thread(self, function: Callable[..., Any], *args: Any) -> Deferred[Any]:

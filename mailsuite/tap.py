@@ -32,7 +32,10 @@ class Options(usage.Options):
 
 
 def makeService(options: Options) -> IService:
-    """Build the service for `twistd`. Raises `usage.UsageError` for what is wrong with the configuration."""
+    """Build the service for `twistd`. What is wrong with the configuration ends the process in a sentence.
+
+    twistd shows a `usage.UsageError` from here with its traceback, hence `SystemExit`: Python prints it, with status 1.
+    """
     from mailsuite import service
 
     try:
@@ -45,7 +48,7 @@ def makeService(options: Options) -> IService:
         owner = None if uid is None else (uid, -1 if gid is None else gid)
         return service.makeService(settings, owner=owner, on_failure=_fail)
     except (SettingsError, service.StartError) as error:
-        raise usage.UsageError(str(error)) from None
+        raise SystemExit(f"mailsuite: {error}") from None
 
 
 def _fail(error: Exception) -> None:

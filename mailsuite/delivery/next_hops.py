@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from operator import attrgetter
 from typing import Protocol
 
 from zope.interface import implementer
@@ -48,10 +49,20 @@ class NextHops:
     async def find(self, destination: Destination) -> Sequence[NextHop]:
         hop = self._routes.next_hop(destination)
         if hop is not None:
-            return (hop,)
+            return await self._exchanges(hop.host, hop) if hop.use_mx else (hop,)
         domain, default = destination.name, self._routes.default
         if is_address_literal(domain):
             return (replace(default, host=str(parse_literal(domain)), use_mx=False),)
+        if "]:" in domain:
+            # The routes are others now, and there may have been credentials: it waits for whoever mends that.
+            raise _unroutable(Result.DEFERRED, "4.3.5", f"no route leads to {domain} any more")
+        return await self._exchanges(domain, default)
+
+    async def _exchanges(self, domain: str, like: NextHop) -> Sequence[NextHop]:
+        """The hosts that take mail for a domain, best first, each to be spoken to `like` this one.
+
+        Those of one preference stay in the order of the resolver, which is one of chance (RFC 5321 section 5.1).
+        """
         try:
             exchanges = await self._resolver.mx(domain)
         except DnsFailure as failure:
@@ -61,7 +72,8 @@ class NextHops:
         if exchanges == [NULL_MX]:
             # RFC 7505 section 4.1
             raise _unroutable(Result.FAILED, "5.1.10", f"{domain} does not accept mail (null MX)")
-        return [replace(default, host=exchange.host, use_mx=False) for exchange in self._before_us(domain, exchanges)]
+        best_first = sorted(self._before_us(domain, exchanges), key=attrgetter("preference"))
+        return [replace(like, host=exchange.host, use_mx=False) for exchange in best_first]
 
     def _before_us(self, domain: str, exchanges: list[MX]) -> list[MX]:
         """Those that are nearer to the destination than we are (RFC 5321 section 5.1)."""

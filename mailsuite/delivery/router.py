@@ -7,7 +7,7 @@ sent it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from twisted.logger import Logger
 from zope.interface import implementer
@@ -15,7 +15,7 @@ from zope.interface import implementer
 from mailsuite.delivery.routes import Routes
 from mailsuite.interfaces import IDirectory, IRouter, Refused
 from mailsuite.mail import replies
-from mailsuite.mail.address import Address
+from mailsuite.mail.address import Address, domain_key
 from mailsuite.mail.route import MAILDIR, Destination, Target
 from mailsuite.mail.session import Identity
 
@@ -25,67 +25,84 @@ _MAX_DEPTH = 20  # aliases behind aliases
 
 @implementer(IRouter)
 class Router:
-    """Answers from the directory and the routes; `local_agent` delivers to local mailboxes."""
+    """Answers from the directory and the routes; `local_agent` delivers to local mailboxes.
+
+    `literals` are the address literals by which we are reached (`[192.0.2.1]`): nobody but the postmaster has a mailbox
+    at one.
+    """
 
     _log = Logger()
 
-    def __init__(self, directory: IDirectory, routes: Routes, *, local_agent: str = MAILDIR) -> None:
+    def __init__(
+        self, directory: IDirectory, routes: Routes, *, local_agent: str = MAILDIR, literals: Iterable[str] = ()
+    ) -> None:
         self._directory = directory
         self._routes = routes
         self._local = Destination(local_agent)
+        self._literals = frozenset(map(domain_key, literals))
 
     async def resolve(self, recipient: Address, submitter: Identity | None, *, trusted: bool) -> Sequence[Target]:
-        if not self._directory.is_local_domain(recipient.domain_key):
-            if not (trusted or submitter is not None or self._routes.may_relay(recipient.domain)):
-                raise Refused(replies.RELAYING_DENIED)
-            return (Target(recipient, self._routes.destination(recipient.domain)),)
-        mailbox = self._directory.mailbox(recipient)
-        if mailbox is not None:
-            return (Target(mailbox, self._local, None if mailbox == recipient else recipient),)
-        return tuple(self._expand(recipient).values())
+        target = self._target(recipient, recipient)
+        if target is None:
+            return tuple(self._expand(recipient).values())
+        permitted = trusted or submitter is not None or self._is_local(recipient)
+        if not (permitted or self._routes.may_relay(recipient.domain)):
+            raise Refused(replies.RELAYING_DENIED)
+        return (target,)
 
     def destination(self, address: Address) -> Destination:
-        if self._directory.is_local_domain(address.domain_key):
-            return self._local
-        return self._routes.destination(address.domain)
+        return self._local if self._is_local(address) else self._routes.destination(address.domain)
+
+    def _is_local(self, address: Address) -> bool:
+        key = address.domain_key
+        return self._directory.is_local_domain(key) or key in self._literals
+
+    def _plain(self, address: Address) -> Address:
+        """What to ask the directory for: a mailbox at one of our own literals is one without a domain."""
+        return Address(address.local_part, "") if address.domain_key in self._literals else address
+
+    def _target(self, address: Address, recipient: Address) -> Target | None:
+        """The target that an address is by itself, reached from `recipient`; None for an alias, and for nobody."""
+        original = None if address == recipient else recipient
+        if not self._is_local(address):
+            return Target(address, self._routes.destination(address.domain), original)
+        mailbox = self._directory.mailbox(self._plain(address))
+        return None if mailbox is None else Target(mailbox, self._local, None if mailbox == recipient else recipient)
 
     def _expand(self, recipient: Address) -> dict[Address, Target]:
-        """Follow aliases to their ends. An alias may lead anywhere, also to where strangers may not send."""
+        """Follow aliases to their ends. An alias may lead anywhere, also to where strangers may not send.
+
+        A branch that leads nowhere, or back into itself, is left out where others lead to somebody.
+        """
         found: dict[Address, Target] = {}
         seen = {recipient}
-        level = [recipient]
+        # Each address with those that led to it.
+        level: list[tuple[Address, tuple[Address, ...]]] = [(recipient, ())]
         looped = False
         for _depth in range(_MAX_DEPTH):
-            following: list[Address] = []
-            for address in level:
-                end = self._end(address, recipient)
-                if end is not None:
-                    found.setdefault(end.address, end)
+            following: list[tuple[Address, tuple[Address, ...]]] = []
+            for address, path in level:
+                target = self._target(address, recipient)
+                if target is not None:
+                    found.setdefault(target.address, target)
                     continue
-                targets = self._targets(address, recipient)
-                looped = looped or address in targets or recipient in targets
-                following.extend(target for target in dict.fromkeys(targets) if target not in seen)
-                seen.update(targets)
+                for member in self._members(address, recipient):
+                    if member not in seen:
+                        seen.add(member)
+                        following.append((member, (*path, address)))
+                    elif member == address or member in path:
+                        looped = True
             if len(found) + len(following) > _MAX_TARGETS:
-                raise Refused(replies.TOO_MANY_RECIPIENTS)
-            if not following:
-                break
+                raise Refused(replies.ALIAS_TOO_LARGE)
             level = following
-        else:
-            raise Refused(replies.ALIAS_LOOP)
         if not found:
-            raise Refused(replies.ALIAS_LOOP if looped else replies.NO_SUCH_USER)
+            raise Refused(replies.ALIAS_LOOP if looped or level else replies.NO_SUCH_USER)
         return found
 
-    def _end(self, address: Address, recipient: Address) -> Target | None:
-        """The target that an address is; None where it is an alias, or nothing."""
-        if not self._directory.is_local_domain(address.domain_key):
-            return Target(address, self._routes.destination(address.domain), recipient)
-        mailbox = self._directory.mailbox(address)
-        return None if mailbox is None else Target(mailbox, self._local, recipient)
-
-    def _targets(self, address: Address, recipient: Address) -> Sequence[Address]:
-        targets = self._directory.alias(address)
-        if targets is None and address != recipient:
-            self._log.warn("alias {alias} leads to {address}, which nobody has", alias=recipient, address=address)
-        return targets or ()
+    def _members(self, address: Address, recipient: Address) -> Sequence[Address]:
+        members = self._directory.alias(self._plain(address))
+        if members is None and address != recipient:
+            self._log.warn(
+                "alias {alias} names {address}, which nobody has", alias=str(recipient), address=str(address)
+            )
+        return members or ()

@@ -37,12 +37,18 @@ class Route:
 class Routes:
     """All routes, in order; the first that fits is taken. Without one the MX of the domain is asked.
 
-    `default` says how to speak to hosts that MX records name: its `host` is replaced by each of them.
+    `default` says how to speak to hosts that MX records name: its `host` is replaced by each of them. Raises
+    `ValueError` where two routes name one next hop and differ in how to speak to it: by its name they would be one.
     """
 
     def __init__(self, routes: Iterable[Route] = (), *, default: NextHop | None = None) -> None:
         self._routes = tuple(routes)
-        self._hops = {_hop_name(route.next_hop): route.next_hop for route in self._routes if route.next_hop is not None}
+        self._hops: dict[str, NextHop] = {}
+        for route in self._routes:
+            if route.next_hop is not None:
+                name = _hop_name(route.next_hop)
+                if self._hops.setdefault(name, route.next_hop) != route.next_hop:
+                    raise ValueError(f"two routes lead to {name} with different settings: give them the same")
         self.default = default or NextHop("", use_mx=True)
 
     def route(self, domain: str) -> Route | None:
@@ -68,7 +74,7 @@ class Routes:
         return Destination(RELAY, _hop_name(route.next_hop))
 
     def next_hop(self, destination: Destination) -> NextHop | None:
-        """The configured next hop that a destination names; None where the MX of a domain is to be asked."""
+        """The configured next hop that a destination names; None where it is the name of a domain."""
         return self._hops.get(destination.name)
 
 

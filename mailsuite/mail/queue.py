@@ -93,9 +93,9 @@ class Outcome:
 class Settlement:
     """What to write down at once, in one transaction, about one delivery.
 
-    `outcomes` are in the order of `delivery.recipients`. Delivered, relayed and failed recipients leave the queue, deferred ones
-    are due again at their `next_attempt` and their attempts count up. `reports` are messages of our own (bounces)
-    that enter the queue in the same transaction.
+    `outcomes` are in the order of `delivery.recipients`. Delivered, relayed and failed recipients leave the queue,
+    deferred ones are due again at their `next_attempt` and their attempts count up. `reports` are messages of our own
+    (bounces) that enter the queue in the same transaction.
     """
 
     delivery: Delivery

@@ -70,6 +70,7 @@ BARE_LF_IN_CONTENT = _make(554, "5.6.0", "A bare LF stands in the content")
 HEADER_TOO_BIG = _make(554, "5.6.0", "The header is too big")
 ROUTING_LOOP = _make(554, "5.4.6", "Routing loop detected: too many Received lines")
 ALIAS_LOOP = _make(550, "5.4.6", "The alias leads back to itself")
+ALIAS_TOO_LARGE = _make(550, "5.2.4", "The alias stands for too many addresses")
 
 # What is wrong with us
 STORAGE_FULL = _make(452, "4.3.1", "Insufficient system storage")

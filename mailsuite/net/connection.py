@@ -17,7 +17,8 @@ from collections.abc import Callable
 from typing import Any
 
 from OpenSSL import SSL
-from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.abstract import FileDescriptor
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol, IPushProducer, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
@@ -39,6 +40,8 @@ from mailsuite.wire.core import ConnectionClosed, Core, LocalProtocolError, Peer
 _log = Logger()
 
 DEFAULT_TIMEOUTS = Timeouts()
+_READ_SIZE = FileDescriptor.bufferSize
+_BULK_READ_SIZE = 4 * _READ_SIZE
 
 
 @implementer(IHalfCloseableProtocol, IPushProducer)
@@ -137,6 +140,9 @@ class Connection(Protocol):
             self._secure(first)
 
     def dataReceived(self, data: bytes) -> None:
+        if len(data) == _READ_SIZE:
+            # The peer has more than one read takes: what comes in bulk is cheaper in larger pieces.
+            self._transport.bufferSize = _BULK_READ_SIZE
         if self._layer is None:
             self.conversation.received(data)
         else:
@@ -189,6 +195,7 @@ class Connection(Protocol):
             if self._ending is None:
                 handle = None if layer is None else layer.getHandle()  # type: ignore[no-untyped-call]
                 self._ending = TLSFailed(describe_failure(reason.value, handle))
+            _log.info("no TLS with {peer}: {reason}", peer=self.conversation.peer, reason=self._ending)
         told = self.conversation.lost(why)
         if self._session is not None and not told:
             self._session.cancel()
@@ -241,7 +248,7 @@ class Connection(Protocol):
             while self._next is not None:
                 (core, session, data), self._next = self._next, None
                 self.conversation.replace_core(core, data)
-                self._session = Deferred.fromCoroutine(_conduct(session, self.conversation))
+                self._session = _run(session, self.conversation)
                 self._session.addCallbacks(self._ended, self._failed).addErrback(self._at_fault)
                 started, self.started = self.started, None
                 if started is not None:
@@ -345,6 +352,9 @@ class Connection(Protocol):
             self._over(self)
 
 
-async def _conduct(session: Session, conversation: Conversation) -> Handover | None:
+def _run(session: Session, conversation: Conversation) -> Deferred[Handover | None]:
     """Run a session; what is raised where its coroutine is made counts as raised within."""
-    return await session(conversation)
+    try:
+        return Deferred.fromCoroutine(session(conversation))
+    except Exception as error:  # noqa: BLE001 - treated as any other out of a session
+        return fail(error)

@@ -57,6 +57,9 @@ class ConnectionFactory(Factory):
         self._idle: list[Deferred[None]] = []
         self.connections: set[Connection] = set()
 
+    def startFactory(self) -> None:
+        self._closing = False  # a service that was stopped may be started again
+
     def buildProtocol(self, addr: IAddress | None) -> Protocol | None:
         if self._closing:
             return None

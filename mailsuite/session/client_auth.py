@@ -2,7 +2,8 @@
 
 Rules: whoever calls has seen to it that the connection is under TLS; credentials of any mechanism go nowhere else.
 Where the server refuses one mechanism for good (504, 534, 535 ...), a second one is tried: servers offer SCRAM to all
-and keep what it needs for some. No third: wrong passwords get accounts locked.
+and keep what it needs for some. What every server can verify is PLAIN or LOGIN, so these come second where they are
+offered. No third: wrong passwords get accounts locked.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any, Final
 from mailsuite.interfaces import IConversation
 from mailsuite.mail.reply import Reply
 from mailsuite.session.exchange import exchange
-from mailsuite.wire.sasl import ClientCredentials, ClientMechanism, SaslError, choose
+from mailsuite.wire.sasl import PLAINTEXT_MECHANISMS, ClientCredentials, ClientMechanism, SaslError, choose
 from mailsuite.wire.smtp.commands import Auth, AuthResponse
 
 InThread = Callable[..., Awaitable[Any]]
@@ -46,6 +47,7 @@ async def authenticate(conversation: IConversation, credentials: ClientCredentia
         if not refusal.is_permanent:
             break
         offered.discard(mechanism.name)
+        offered = offered & PLAINTEXT_MECHANISMS or offered
     if refusal is None:
         raise NotAuthenticated("the server offers no mechanism that fits our credentials")
     raise NotAuthenticated(f"our credentials were refused: {refusal.text}", refusal)

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 
-from mailsuite.interfaces import IAuthenticator, IConversation, IRouter, ISpool, Refused
+from mailsuite.interfaces import DirectoryUnavailable, IAuthenticator, IConversation, IRouter, ISpool, Refused
 from mailsuite.mail import replies
 from mailsuite.mail.envelope import Body, Envelope
 from mailsuite.mail.reply import Reply
@@ -147,6 +147,14 @@ class InboundSession:
             reply = refused.reply
         except _ENDINGS:
             raise
+        except DirectoryUnavailable as error:  # no defect of ours: one line, not a traceback for each recipient
+            _log.error(
+                "{event} from {host}: {error}",
+                event=type(event).__name__,
+                host=self._conversation.peer.host,
+                error=error,
+            )
+            reply = replies.LOCAL_ERROR
         except Exception:  # noqa: BLE001 - whatever went wrong: a temporary answer loses nothing
             self._log_failure(event)
             reply = replies.LOCAL_ERROR

@@ -28,7 +28,7 @@ from mailsuite.session.attempt import Attempt, deferred
 from mailsuite.session.exchange import hear
 from mailsuite.session.fitting import in_ascii
 from mailsuite.wire.core import ConnectionClosed, RemoteProtocolError
-from mailsuite.wire.smtp.client import Greeting, SmtpClientCore
+from mailsuite.wire.smtp.client import Replied, SmtpClientCore
 from mailsuite.wire.smtp.client_states import State
 from mailsuite.wire.smtp.commands import Bdat, Command, Content, ContentEnd, Data, Mail, Rcpt, Rset
 
@@ -228,8 +228,7 @@ class Transaction:
 
     async def _hear(self) -> None:
         event = await hear(self._conversation)
-        if isinstance(event, Greeting):
-            raise RemoteProtocolError("greeted twice")
+        assert isinstance(event, Replied)  # it was greeted before
         self.attempt.heard = True
         self._owed -= 1
         command, reply = event.command, event.reply

@@ -1,7 +1,7 @@
 """What happens to recipients under lease: outcomes, and leases that are given back, moved, renewed or void.
 
-Every statement names the owner of the lease. So a lease that was lost in the meantime changes nothing, whatever is asked.
-Lists of keys travel as one JSON parameter: one statement for any number.
+Every statement names the owner of the lease: without the lease nothing changes, whatever is asked. Lists of keys travel
+as one JSON parameter, so that one statement serves any number.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Judgement(NamedTuple):
 
     @classmethod
     def of(cls, settlement: Settlement, owner: int, now: float, enter: Callable[[Report], Entry]) -> Judgement:
-        """Take a settlement apart; `enter` makes entries of its reports. Raises `ValueError` for one that is not whole."""
+        """Take a settlement apart; `enter` makes entries of its reports. Raises `ValueError` where it is not whole."""
         delivery = settlement.delivery
         held = delivery.destination.agent == HOLD
         removed: list[int] = []
@@ -80,8 +80,8 @@ class Judgement(NamedTuple):
 class Settling(Change):
     """Writes settlements down, with their reports.
 
-    A settlement whose lease is not held any more changes nothing, and its reports are not sent: it has been settled, or will be by whoever
-    has the lease now.
+    A settlement without its lease changes nothing, and its reports are not sent: it has been settled before, or will be
+    by whoever has the lease now.
     """
 
     __slots__ = ("judgements", "owner")

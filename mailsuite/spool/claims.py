@@ -1,7 +1,8 @@
 """Claims: which deliveries are leased next, and how they are read.
 
-The choice walks an index in the order that is wanted and stops at the limit, so it costs the same with ten recipients that wait
-and with a hundred thousand. The lease is taken in the writer's transaction; contents are read after it, by another thread.
+The choice walks an index in the order that is wanted and stops at the limit: it costs the same whether ten recipients
+wait or a hundred thousand. The lease is taken in the writer's transaction; contents are read after it, by another
+thread.
 """
 
 from __future__ import annotations
@@ -74,7 +75,10 @@ class Claimed(NamedTuple):
 
 
 class Claim(Change):
-    """Leases what is due (under `hold`: what there is) for destinations, the longest due first. The result is a list of `Claimed`."""
+    """Leases what is due for destinations (under `hold`: what there is), the longest due first.
+
+    The result is a list of `Claimed`.
+    """
 
     __slots__ = ("_destinations", "_limit", "_now", "_owner")
 

@@ -1,7 +1,7 @@
 """Contents that do not lie in memory: files beside the database, and octets within it.
 
-Both are `mailsuite.mail.content.Content`. They hold no descriptor between two reads, so any number of them costs nothing;
-and after their message has left the queue, or the spool has stopped, reading them raises `OSError`.
+Both are `mailsuite.mail.content.Content`. They hold no descriptor between two reads, so any number of them costs
+nothing; and after their message has left the queue, or the spool has stopped, reading them raises `OSError`.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class FileContent:
 
     def open(self) -> BinaryIO:
         """The file."""
-        return open(self._path, "rb")  # noqa: SIM115 - the caller closes it
+        return open(self._path, "rb")
 
     def _slice(self, offset: int, limit: int) -> bytes:
         descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)

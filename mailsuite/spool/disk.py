@@ -89,7 +89,7 @@ class Readers:
 
     @contextmanager
     def connection(self) -> Iterator[sqlite3.Connection]:
-        """A connection for the block, in any worker thread. Raises `OSError`, also for an error of SQLite in the block."""
+        """A connection for the block, in any worker thread. Raises `OSError`, also where SQLite fails in the block."""
         try:
             db = self._take()
             try:

@@ -129,7 +129,8 @@ class Entries:
 class Change(Operation):
     """An operation that others hear of when it is durable.
 
-    `entries` have entered the queue, for `due` something waits now, `gone` are the ids of content files without a message.
+    `entries` have entered the queue, for `due` something waits now, `gone` are the ids of messages that are not there
+    any more and whose content files are.
     """
 
     __slots__ = ("due", "entries", "gone")
@@ -142,21 +143,27 @@ class Change(Operation):
 
 
 class Insertion(Change):
-    """Inserts one message. Those that are pending together are inserted together."""
+    """Inserts one message. Those that are pending together are inserted together.
 
-    __slots__ = ()
+    `check_room` is called in the writer's thread; it raises `SpoolFull` where the room that is left on the disk is kept
+    for what is in the queue already.
+    """
+
+    __slots__ = ("check_room",)
 
     rank = 0
 
-    def __init__(self, entry: Entry) -> None:
+    def __init__(self, entry: Entry, check_room: Callable[[], None]) -> None:
         super().__init__()
         self.entries = (entry,)
+        self.check_room = check_room
 
     def run(self, db: sqlite3.Connection) -> None:
-        insert(db, self.entries)
+        self.run_together(db, [self])
 
     @classmethod
     def run_together(cls, db: sqlite3.Connection, operations: Sequence[Insertion]) -> None:
+        operations[0].check_room()
         insert(db, [operation.entries[0] for operation in operations])
 
 

@@ -27,7 +27,7 @@ def is_full(error: BaseException) -> bool:
 
 
 def spool_error(error: BaseException, place: str, *, kind: type[SpoolError] = SpoolError) -> SpoolError:
-    """The error to raise for one that the disk gave: `SpoolFull`, or else `kind`. `place` is a path for the sentence."""
+    """The error to raise for one of the disk: `SpoolFull`, or else of that kind. `place` is a path for the sentence."""
     if isinstance(error, SpoolError):
         return error
     translated = (

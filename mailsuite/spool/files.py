@@ -1,7 +1,8 @@
 """Content files: written while the message arrives, swept after a crash.
 
-A file has the queue id as its name from its first octet on. So one rule tells what is rubbish: a file whose id has no row.
-A file is synced, with its directory, before its row is committed; it is unlinked after the row's deletion was committed.
+A file has the queue id as its name from its first octet on, so one rule tells what is rubbish: a file whose id has no
+row. A file is synced, with its directory, before its row is committed; it is unlinked after the row's deletion was
+committed.
 """
 
 from __future__ import annotations
@@ -134,6 +135,8 @@ class ArrivingFile:
                 except Exception as error:  # noqa: BLE001 - the draft tells it
                     self._error = error
                 self._tell(last=last)
+            self._error = self._trouble()  # whoever waits for the end is told
+            self._tell(last=True)
             self._ended(self)
             await self._disk.run(self._remove)
         finally:
@@ -144,7 +147,7 @@ class ArrivingFile:
         room, self._room = self._room, None
         if room is not None:
             room.callback(None)  # after an error the next append says what happened
-        if finished is not None and (last or error is not None):
+        if finished is not None and not self._closed and (last or error is not None):
             self._closed = True
             self._ended(self)
             if error is None:
@@ -165,7 +168,7 @@ class ArrivingFile:
         if not last:
             # What was just written goes to the disk now, without waiting for it, so that the last sync is short.
             # (Linux drops clean pages on this advice, and these are dirty: a delivery still finds them in memory.)
-            with suppress(OSError):
+            with suppress(OSError, AttributeError):  # not every system has it
                 os.posix_fadvise(self._descriptor, self._position, size, os.POSIX_FADV_DONTNEED)
             self._position += size
             return

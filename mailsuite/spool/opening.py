@@ -50,7 +50,7 @@ def contents(directory: str) -> str:
 
 
 def open_spool(directory: str, lease_until: float) -> Opened:
-    """Lock, check, migrate; void dead leases and take ours; sweep. Raises `SpoolError`, and then leaves nothing open."""
+    """Lock, check, migrate; void dead leases and take ours; sweep. Raises `SpoolError`, leaving nothing open."""
     path = database(directory)
     with ExitStack() as undo:
         try:

@@ -1,9 +1,9 @@
 """The tables of the queue, and how a database is brought up to date.
 
-A message stands apart from its recipients, and its content apart from both, so that the rows which are read all the time
-stay small. A recipient waits (`lease_owner` is NULL) or is under lease to a run of the spool, a row of `leases`;
-that row carries the time the lease of all its recipients ends, so that renewing is one small write however many there are.
-What has been delivered is deleted, and a message goes with its last recipient: a trigger sees to that, so no statement can forget it.
+A message stands apart from its recipients, and its content apart from both, so that the rows which are read all the
+time stay small. A recipient waits (`lease_owner` is NULL) or is under lease to a run of the spool, a row of `leases`;
+that row has the time when the leases of all its recipients end, so that renewing them is one small write. What has been
+delivered is deleted, and a message goes with its last recipient: a trigger sees to that, so no statement can forget it.
 
 Limits: the file does not shrink; room that was freed is used again.
 """
@@ -86,23 +86,27 @@ def connect(path: str) -> sqlite3.Connection:
         path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=256
     )
     try:
-        # A page is the unit of the log: small ones, because a transaction of few messages writes few.
-        db.execute("PRAGMA page_size = 4096")
-        mode = db.execute("PRAGMA journal_mode = WAL").fetchone()[0]
-        if mode != "wal":
-            raise SpoolError(f"The file system of {path} cannot hold an SQLite database with a write-ahead log")
-        # FULL: each COMMIT returns after the log was synced. A 250 means that.
-        db.execute("PRAGMA synchronous = FULL")
-        # Debian's SQLite writes zeros over what is deleted; that doubles the writes, and the log keeps the mail anyway.
-        db.execute("PRAGMA secure_delete = OFF")
-        db.execute("PRAGMA temp_store = MEMORY")
-        db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
-        db.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
-        db.execute(f"PRAGMA journal_size_limit = {_LOG_LIMIT}")
+        _configure(db, path)
     except BaseException:
         db.close()
         raise
     return db
+
+
+def _configure(db: sqlite3.Connection, path: str) -> None:
+    # A page is the unit of the log: small ones, because a transaction of few messages writes few.
+    db.execute("PRAGMA page_size = 4096")
+    mode = db.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+    if mode != "wal":
+        raise SpoolError(f"The file system of {path} cannot hold an SQLite database with a write-ahead log")
+    # FULL: each COMMIT returns after the log was synced. A 250 means that.
+    db.execute("PRAGMA synchronous = FULL")
+    # Debian's SQLite overwrites what is deleted: twice the writes, while the log keeps the mail for a time anyway.
+    db.execute("PRAGMA secure_delete = OFF")
+    db.execute("PRAGMA temp_store = MEMORY")
+    db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+    db.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+    db.execute(f"PRAGMA journal_size_limit = {_LOG_LIMIT}")
 
 
 def connect_reader(path: str) -> sqlite3.Connection:

@@ -3,13 +3,15 @@
 What is asked goes to one writer thread, which groups it (`writer`). A message becomes rows in `entry`; claims are in
 `claims`, outcomes in `changes`, the tables in `schema`, the directory in `opening`.
 
-What is promised: after `commit` has returned, the message survives a crash of the process and of the machine. A file without a row
-does not outlive the next start; a row without its file is possible only where the disk lost what it had synced, and is logged.
-A lease ends when its holder says so or when this process ends: the directory is locked, so whoever opens it next
-knows that all leases in it are void. The time a lease ends is kept all the same, for others who look into the queue.
-Deliveries whose lease ended without an outcome (a crash, or `stop` while they were under way) come back as replayed.
+What is promised: after `commit` has returned, the message survives a crash of the process and of the machine. A file
+without a row does not outlive the next start; a row without its file is possible only where the disk lost what it had
+synced, and is logged. A lease ends when its holder says so or when this process ends: the directory is locked, so
+whoever opens it next knows that all leases in it are void. The time when they end is kept all the same, for others who
+look into the queue. Deliveries whose lease ended without an outcome (a crash, or `stop` while they were under way) come
+back as replayed.
 
-Limits: one process for a directory, on a local disk. The database does not shrink. Each draft may hold up to the bound for files in memory.
+Limits: one process for a directory, on a local disk. The database does not shrink. Each draft may hold in memory as
+much as the bound for files, and some 2 MB while it is streamed to one.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorFromThreads, IReac
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from mailsuite.interfaces import IQueueWatcher, ISpool, SpoolError
+from mailsuite.interfaces import IQueueWatcher, ISpool, SpoolError, SpoolFull
 from mailsuite.mail.address import Address
 from mailsuite.mail.content import Content, MemoryContent
 from mailsuite.mail.envelope import Envelope
@@ -65,10 +67,12 @@ class _Run(NamedTuple):
 class SqliteSpool:
     """See `ISpool`. There is one watcher: a later `watch` takes the place of an earlier one.
 
-    `clock` gives the times and wakes the renewal of leases (the reactor, if None). Contents above `spill` octets go to files.
-    A lease lasts `lease` seconds. `threads` bounds those that read contents and write files.
+    `clock` gives the times and wakes the renewal of leases (the reactor, if None); a lease lasts `lease` seconds.
+    Contents above `spill` octets go to files. New mail is refused (`SpoolFull`) while fewer than `reserve` octets are
+    free on the disk: with these, what is in the queue can still be claimed, settled and reported on, and so make room.
+    `threads` bounds those that read contents and write files.
 
-    A cancellation never stops what was asked for: it only forgets the answer; a claim that was cancelled is released.
+    A cancellation never stops what was asked for, it only forgets the answer; a claim that was cancelled is released.
     """
 
     def __init__(
@@ -79,6 +83,7 @@ class SqliteSpool:
         clock: IReactorTime | None = None,
         spill: int = 256 * 1024,
         lease: float = 300.0,
+        reserve: int = 64 * 1024 * 1024,
         threads: int = 8,
     ) -> None:
         self._directory = os.path.abspath(directory)
@@ -87,6 +92,7 @@ class SqliteSpool:
         self._clock: IReactorTime = IReactorTime(reactor) if clock is None else clock
         self._spill = spill
         self._lease = lease
+        self._reserve = reserve
         self._threads = threads
         self._watcher: IQueueWatcher | None = None
         self._run: _Run | None = None
@@ -168,7 +174,12 @@ class SqliteSpool:
         run = self._run  # also while it is closing: a file that was being finished is committed yet
         if run is None:
             return fail(self._closed())
-        return run.writer.submit(Insertion(run.entries.make(queue_id, envelope, targets, content)))
+        return run.writer.submit(Insertion(run.entries.make(queue_id, envelope, targets, content), self._check_room))
+
+    def _check_room(self) -> None:
+        free = os.statvfs(self._directory)
+        if free.f_bavail * free.f_frsize < self._reserve:
+            raise SpoolFull(f"There is no room for new mail in {self._directory}: {self._reserve} octets are kept free")
 
     def _enter_report(self, report: Report) -> Entry:
         run = self._running()

@@ -1,12 +1,12 @@
 """The one thread that writes: whatever is pending becomes the next transaction, with one commit and one sync.
 
 It never waits for more work or for a timer: while one transaction is being synced, the next group gathers by itself.
-The results of a group go to the reactor in one call. An operation that fails does not spoil the others: the group is rolled
-back, and each of its operations has a transaction to itself. A COMMIT that fails fails its whole group.
+The results of a group go to the reactor in one call. An operation that fails does not spoil the others: the group is
+rolled back, and each of its operations has a transaction to itself. A COMMIT that fails fails its whole group.
 
-Operations run in the order in which they were submitted, but for kinds that have a `rank`: of those all that are pending
-run together, before the others. So fifty messages are inserted by a handful of statements. That matters beyond SQLite's own
-time: each statement gives up the interpreter's lock, and has to win it back from a busy reactor.
+Operations run in the order in which they were submitted, but for kinds with a `rank`: all of those that are pending run
+together, before the others. So fifty messages are inserted by a handful of statements. That matters beyond SQLite's
+own time: each statement gives up the interpreter's lock, and has to win it back from a busy reactor.
 """
 
 from __future__ import annotations

@@ -340,7 +340,7 @@ def _write_message(descriptor: int, job: _Job) -> tuple[int, int]:
     head = head.replace(b"\r\n", b"\n") + f"Delivered-To: {delivered_to}\n".encode("utf-8", "replace")
     content = job.delivery.content.in_memory()
     if content is not None:
-        content = head + content.replace(b"\r\n", b"\n")
+        content = head + _with_lf(content)
         _write_all(descriptor, content)
         return len(content), content.count(b"\n")
     _write_all(descriptor, head)
@@ -350,12 +350,19 @@ def _write_message(descriptor: int, job: _Job) -> tuple[int, int]:
             chunk = held + chunk
             # A CR at the end of a chunk waits for what follows it.
             held = b"\r" if chunk.endswith(b"\r") else b""
-            octets = chunk.removesuffix(held).replace(b"\r\n", b"\n") if held else chunk.replace(b"\r\n", b"\n")
+            octets = _with_lf(chunk.removesuffix(held) if held else chunk)
             _write_all(descriptor, octets)
             size += len(octets)
             lines += octets.count(b"\n")
     _write_all(descriptor, held)
     return size + len(held), lines
+
+
+def _with_lf(octets: bytes) -> bytes:
+    """CR LF becomes LF; a CR that stands alone stays."""
+    stripped = octets.translate(None, b"\r")  # several times as fast as replacing pairs, and nearly always the same
+    bare = len(octets) - len(stripped) != octets.count(b"\r\n")
+    return octets.replace(b"\r\n", b"\n") if bare else stripped
 
 
 def _write_all(descriptor: int, octets: bytes) -> None:

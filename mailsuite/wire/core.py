@@ -6,8 +6,8 @@ A core knows the grammar and the order of one protocol in one role. It does no I
 - `receive_data` and `next_event` never raise on anything a peer may send.
 - `next_event` answers `NEED_DATA` when it must see more octets, and `PAUSED` while something that was handed out has
   not been answered by `send`: pipelined commands wait for their turn, however slow the answer.
-- What a core can answer by itself (bad syntax, bad order) it hands out as an `Answer`: octets that the driver writes; the
-  session never sees it.
+- What a core can answer by itself (bad syntax, bad order) it hands out as an `Answer`: octets that the driver writes;
+  the session never sees it.
 - `send` takes what the session says and returns the octets. Saying what may not be said now is our own fault and
   raises `LocalProtocolError`.
 - After a positive reply that turns the connection into something else (STARTTLS), the core is done: it parses
@@ -128,5 +128,5 @@ class Core(Protocol):
     def next_event(self) -> Event | Signal:
         """The next event, or why there is none."""
 
-    def send(self, message: Any) -> bytes:
+    def send(self, message: Any) -> bytes:  # noqa: ANN401 - each core has messages of its own
         """Turn what the session says into octets. Raises `LocalProtocolError` where it may not be said now."""

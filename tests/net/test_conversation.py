@@ -2,6 +2,7 @@
 
 import pytest
 from twisted.internet.defer import CancelledError, Deferred
+from zope.interface.verify import verifyObject
 
 from mailsuite.interfaces import IConversation
 from mailsuite.mail.session import Peer
@@ -11,7 +12,7 @@ from tests.net.support import Line, Side, echo, keeping
 
 def test_conversation_provides_its_interface():
     side = Side()
-    assert IConversation.providedBy(side.conversation)
+    assert verifyObject(IConversation, side.conversation)
     assert side.conversation.peer == Peer("192.0.2.1", 54321)
     assert side.conversation.local == Peer("10.0.0.1", 25)
     assert side.conversation.tls is None

@@ -100,6 +100,24 @@ def test_handover_of_a_session_whose_connection_is_gone_begins_nothing():
     assert isinstance(side.over[0], ConnectionClosed)
 
 
+def test_handover_after_the_end_was_told_begins_nothing():
+    begun = []
+
+    async def second(conversation):
+        begun.append(True)
+
+    async def first(conversation):
+        try:
+            return await echo(conversation)
+        except ConnectionClosed:
+            return Handover(LineCore(), second)
+
+    side = Side(first)
+    side.receive(b"exit\n")
+    assert begun == []
+    assert side.is_closing
+
+
 def test_turning_around_a_thousand_times_grows_nothing():
     turns = []
 

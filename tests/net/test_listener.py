@@ -285,6 +285,19 @@ def test_serves_over_tcp_and_stops(reactor, run):
     run(scenario())
 
 
+def test_serves_again_after_it_was_stopped(reactor, run):
+    async def scenario():
+        listener = Listener(reactor, "tcp:0:interface=127.0.0.1", factory_of(reactor))
+        for _ in range(2):
+            listener.privilegedStartService()
+            listener.startService()
+            endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", listener.address.port)
+            assert await converse(endpoint, b"quit\n") == b"quit\n"
+            await listener.stopService()
+
+    run(scenario())
+
+
 def test_client_that_shuts_its_side_down_gets_all_replies(reactor, run):
     async def scenario():
         listener = Listener(reactor, "tcp:0:interface=127.0.0.1", factory_of(reactor))

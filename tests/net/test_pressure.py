@@ -117,6 +117,22 @@ def test_unparsed_input_past_the_bound_pauses_the_transport_until_it_is_used():
     assert len(side.wire.sent) == 5 + INPUT_BOUND + 2
 
 
+def test_transport_is_resumed_when_what_is_there_is_not_enough():
+    gate = Deferred()
+
+    async def session(conversation):
+        event = await conversation.receive()
+        await gate
+        conversation.send(event.text + b"\n")
+        return await echo(conversation)
+
+    side = Side(session)
+    side.receive(b"slow\n" + b"x" * (INPUT_BOUND + 1))
+    assert side.wire.producerState == "paused"
+    gate.callback(None)
+    assert side.wire.producerState == "producing"
+
+
 def test_session_that_waits_for_input_is_never_cut_off_from_it():
     side = Side()
     side.receive(b"x" * (2 * INPUT_BOUND))

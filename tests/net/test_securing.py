@@ -236,6 +236,28 @@ def test_peers_leave_of_tls_ends_the_session(server_tls, client_tls):
     assert kept == ["told"]
 
 
+def test_closing_under_tls_reads_on_for_the_peers_leave(server_tls, client_tls):
+    gate = Deferred()
+
+    async def secured(conversation):
+        await conversation.receive()
+        await gate
+
+    async def flooding(conversation):
+        conversation.send(b"go\n" + b"x" * 100_000)
+        await conversation.receive()
+
+    server, client = pair(
+        starting(server_tls, secured), asking(client_tls.for_host("mx.example.org", "required"), flooding)
+    )
+    pump(server, client)
+    assert server.wire.producerState == "paused"
+    gate.callback(None)
+    assert server.wire.producerState == "producing"
+    pump(server, client)
+    assert server.over == [None]
+
+
 def test_end_of_the_transport_under_tls_ends_the_connection(server_tls, client_tls):
     async def waiting(conversation):
         await conversation.receive()

@@ -1,7 +1,8 @@
 """A process to be killed: `python -m tests.spool.committer DIRECTORY SEED` commits and delivers until it dies.
 
-What a message consists of follows from its queue id, so whoever looks afterwards can tell whether it is whole. One line for each step, written
-after the spool has said so: `C id` committed, `D id` its maildir recipients delivered; `d id` stands before a delivery is settled.
+What a message consists of follows from its queue id, so whoever looks afterwards can tell whether it is whole. One line
+for each step, written after the spool has said so: `C id` committed, `D id` its maildir recipients delivered; `d id`
+stands before a delivery is settled.
 """
 
 import hashlib

@@ -1,6 +1,5 @@
 """The SQLite spool on a pump, and what must hold of its directory after every test."""
 
-import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,7 +50,7 @@ def check_whole(directory: Path) -> None:
         files = sorted(name for (name,) in query(db, "SELECT queue_id FROM messages WHERE in_file"))
     finally:
         db.close()
-    assert sorted(os.listdir(directory / "contents")) == files
+    assert sorted(path.name for path in (directory / "contents").iterdir()) == files
 
 
 def query(db: sqlite3.Connection, statement: str) -> list[Any]:

@@ -4,12 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from twisted.internet.task import Clock
 
 from mailsuite.spool.memory import MemorySpool
 from mailsuite.spool.sqlite import SqliteSpool
 from tests.contracts.spool import *  # noqa: F403
-from tests.contracts.spool import LARGE, Kit
+from tests.contracts.spool.kit import LARGE, Kit
 from tests.spool.pump import Pump
 
 

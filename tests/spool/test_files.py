@@ -1,6 +1,7 @@
 """Large contents: streamed to a file while they arrive, never without their row for long."""
 
 import os
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,8 +13,10 @@ from twisted.internet.defer import ensureDeferred
 from mailsuite.interfaces import SpoolError, SpoolFull
 from mailsuite.mail.queue import Settlement
 from mailsuite.spool import files
+from mailsuite.spool.disk import Disk
+from mailsuite.spool.files import ArrivingFile
 from mailsuite.spool.sqlite import SqliteSpool
-from tests.contracts.spool import DELIVERED, ENVELOPE, RELAY, target
+from tests.contracts.spool.kit import DELIVERED, ENVELOPE, RELAY, target
 from tests.spool.pump import Pump
 
 CHUNK = bytes(range(256)) * 256
@@ -41,6 +44,28 @@ def test_large_content_is_on_the_disk_before_it_is_committed(pump: Pump, directo
     assert path.stat().st_size >= 3 * 1024 * 1024
     pump.run(draft.commit(ENVELOPE, [target(RELAY)]))
     assert path.read_bytes() == CHUNK * 64
+
+
+def test_file_and_directory_are_synced_before_the_row_is_committed(
+    monkeypatch: pytest.MonkeyPatch, pump: Pump, directory: Path, spool: SqliteSpool
+) -> None:
+    synced: list[tuple[str, int]] = []
+    fsync = os.fsync
+
+    def note(descriptor: int) -> None:
+        db = sqlite3.connect(directory / "queue.db")
+        rows = db.execute("SELECT count(*) FROM messages").fetchone()[0]
+        db.close()
+        synced.append((str(Path(f"/proc/self/fd/{descriptor}").readlink()), rows))
+        fsync(descriptor)
+
+    monkeypatch.setattr(files.os, "fsync", note)
+    draft = spool.draft()
+    draft.write(CHUNK)
+    pump.run(draft.commit(ENVELOPE, [target(RELAY)]))
+    contents = directory / "contents"
+    assert synced == [(str(contents / draft.queue_id), 0), (str(contents), 0)]
+    assert pump.run(spool.count()) == 1
 
 
 def test_write_makes_the_peer_wait_when_the_disk_is_slower(
@@ -115,6 +140,23 @@ def test_file_goes_after_the_last_recipient(pump: Pump, directory: Path, spool: 
         delivery.content.open()
     with pytest.raises(FileNotFoundError):
         pump.run(delivery.content.read(0, 1))
+
+
+def test_who_waits_for_the_end_of_a_file_that_is_given_up_is_told(pump: Pump, tmp_path: Path) -> None:
+    disk = Disk(pump, 2)
+    disk.start()
+    file = ArrivingFile(disk, str(tmp_path / "FILE"), lambda _: None)
+    for _ in range(20):
+        file.append(CHUNK)
+    finished = file.finish()
+    file.discard()
+    with pytest.raises(SpoolError, match="given up"):
+        pump.run(finished)
+    pump.run(disk.idle())
+    disk.stop()
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(OSError, match="closed"):
+        pump.run(disk.run(list))
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from mailsuite.interfaces import SpoolFull
 from mailsuite.mail.queue import Settlement
 from mailsuite.spool.sqlite import SqliteSpool
-from tests.contracts.spool import DELIVERED, ENVELOPE, RELAY, target
+from tests.contracts.spool.kit import DELIVERED, ENVELOPE, RELAY, target
 from tests.spool.conftest import check_whole
 from tests.spool.pump import Pump
 
@@ -41,7 +41,7 @@ def content_of(queue_id: str, size: int) -> bytes:
 
 def test_full_disk_refuses_new_mail_and_loses_none(pump: Pump, disk: Path) -> None:
     directory = disk / "spool"
-    spool = SqliteSpool(directory, pump, spill=100_000)
+    spool = SqliteSpool(directory, pump, spill=100_000, reserve=0)
     pump.run(spool.start())
 
     async def commit(size: int) -> str:
@@ -85,7 +85,7 @@ def test_full_disk_refuses_new_mail_and_loses_none(pump: Pump, disk: Path) -> No
     pump.run(spool.stop())
     check_whole(directory)
 
-    spool = SqliteSpool(directory, pump)
+    spool = SqliteSpool(directory, pump, reserve=0)
     pump.run(spool.start())
     found = {}
     for delivery in pump.run(spool.claim(RELAY, 10_000)):

@@ -11,7 +11,7 @@ from twisted.logger import LogLevel, globalLogPublisher
 from mailsuite.interfaces import SpoolError
 from mailsuite.spool import schema
 from mailsuite.spool.sqlite import SqliteSpool
-from tests.contracts.spool import ENVELOPE, RELAY, target
+from tests.contracts.spool.kit import ENVELOPE, RELAY, target
 from tests.spool.pump import Pump
 
 
@@ -75,6 +75,13 @@ def test_start_can_be_tried_again(pump: Pump, directory: Path) -> None:
 def test_stopped_spool_leaves_one_closed_database(pump: Pump, directory: Path) -> None:
     filled(pump, directory)
     assert sorted(path.name for path in directory.iterdir()) == ["contents", "lock", "queue.db"]
+
+
+def test_commits_are_synced(tmp_path: Path) -> None:
+    db = schema.connect(str(tmp_path / "queue.db"))
+    found = [db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous")]
+    db.close()
+    assert found == ["wal", 2]  # 2: FULL
 
 
 def damage_start(path: Path) -> None:

@@ -1,22 +1,21 @@
-"""What is the SQLite spool's own: groups, leases of others, plans of its queries, answers that nobody waits for."""
+"""What is the SQLite spool's own: groups, leases of others, answers that nobody waits for."""
 
-import re
+import os
 import sqlite3
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from twisted.internet.defer import CancelledError, ensureDeferred, gatherResults
 
-from mailsuite.interfaces import SpoolError
+from mailsuite.interfaces import SpoolError, SpoolFull
 from mailsuite.mail.envelope import Envelope
 from mailsuite.mail.queue import Delivery, Report, Settlement
 from mailsuite.mail.route import Destination
-from mailsuite.spool import changes, claims, schema
+from mailsuite.spool import claims, sqlite
 from mailsuite.spool.sqlite import SqliteSpool
-from tests.contracts.spool import (
+from tests.contracts.spool.kit import (
     DELIVERED,
     ENVELOPE,
     FAILED,
@@ -88,6 +87,27 @@ def test_message_that_sqlite_refuses_spoils_no_other(pump: Pump, spool: SqliteSp
     assert results == [None] * 4
     assert [one.recipients[0].address.local_part for one in watcher.deliveries] == ["a", "b", "d", "e"]
     assert pump.run(spool.count()) == 4
+
+
+@pytest.mark.parametrize("size", [10, 5000])
+def test_last_room_on_the_disk_is_kept_for_what_is_in_the_queue(pump: Pump, directory: Path, size: int) -> None:
+    spool = SqliteSpool(directory, pump, spill=1000)
+    pump.run(spool.start())
+    put(pump, spool, RELAY)
+    pump.run(spool.stop())
+    disk = os.statvfs(directory)
+    full = SqliteSpool(directory, pump, spill=1000, reserve=disk.f_blocks * disk.f_frsize + 1)
+    pump.run(full.start())
+    draft = full.draft()
+    draft.write(b"x" * size)
+    answers = [draft.commit(ENVELOPE, [target(MAILDIR)]), full.claim(RELAY, 1)]
+    refused, taken = pump.run(gatherResults([answer.addErrback(lambda failure: failure.value) for answer in answers]))
+    assert isinstance(refused, SpoolFull)
+    report = Report(Envelope(None), b"bounce", (target(MAILDIR, "joe"),))
+    pump.run(full.settle([Settlement(taken[0], (FAILED,), (report,))]))
+    (bounce,) = pump.run(full.claim(MAILDIR, 10))
+    assert bounce.recipients[0].address.local_part == "joe"
+    pump.run(full.stop())
 
 
 # -------------------------------------------------------------------------------------------- leases
@@ -294,113 +314,43 @@ def test_content_of_what_has_left_the_queue_is_an_error(
         pump.run(other.content.read(0, 10))
 
 
-# ------------------------------------------------------------------------------------------- plans
+# ---------------------------------------------------------------------------------------------- reroute
 
 
-@pytest.fixture
-def crowded(pump: Pump, directory: Path, spool: SqliteSpool) -> SqliteSpool:
-    """A spool in which 100,000 recipients wait for a destination that is dead, most of them due."""
-    for destination in (RELAY, OTHER, HOLD):
-        put(pump, spool, destination)
-    db = sqlite3.connect(directory / "queue.db", isolation_level=None)
-    db.executescript(
-        f"""
-        BEGIN;
-        WITH RECURSIVE n (n) AS (SELECT 1000 UNION ALL SELECT n + 1 FROM n WHERE n < 50999)
-        INSERT INTO messages SELECT n, 'Q' || n, 'joe', 'example.org', '7BIT', 0, NULL, n, 4, 0 FROM n;
-        INSERT INTO contents SELECT key, x'61626364' FROM messages WHERE key >= 1000;
-        INSERT INTO recipients (key, message, local_part, domain, destination, due)
-            SELECT key * 2, key, 'a', 'dead.example', 'relay:dead.example', key FROM messages WHERE key >= 1000;
-        INSERT INTO recipients (key, message, local_part, domain, destination, due)
-            SELECT key * 2 + 1, key, 'b', 'dead.example', 'relay:dead.example', {pump.seconds() + 9e9} - key
-            FROM messages WHERE key >= 1000;
-        COMMIT;
-        """
-    )
-    db.close()
-    return spool
-
-
-DEAD = Destination("relay", "dead.example")
-
-
-def effort(spool: Any, pump: Pump, ask: Callable[[], Any]) -> tuple[Any, int]:
-    """What is asked, and how many thousand steps SQLite took on the writer's connection."""
-    steps = [0]
-
-    def step() -> int:
-        steps[0] += 1
-        return 0
-
-    db = spool._run.writer._db
-    db.set_progress_handler(step, 1000)
-    try:
-        return pump.run(ask()), steps[0]
-    finally:
-        db.set_progress_handler(None, 0)
-
-
-def test_claims_cost_the_same_however_many_wait(
-    pump: Pump, crowded: SqliteSpool, monkeypatch: pytest.MonkeyPatch
+def test_reroute_goes_through_the_queue_in_pieces(
+    monkeypatch: pytest.MonkeyPatch, pump: Pump, directory: Path, spool: SqliteSpool
 ) -> None:
-    taken, steps = effort(crowded, pump, lambda: crowded.claim(DEAD, 10))
-    assert [one.message.queue_id for one in taken] == [f"Q{number}" for number in range(1000, 1010)]
-    assert [one.recipients[0].address.local_part for one in taken] == ["a"] * 10
-    assert steps <= 2
-    later = deferred(pump.seconds() + 60)
-    _, steps = effort(crowded, pump, lambda: crowded.settle([Settlement(one, (later,)) for one in taken]))
-    assert steps <= 2
-    taken, steps = effort(crowded, pump, lambda: crowded.claim(RELAY, 10))
-    assert (len(taken), steps <= 1) == (1, True)
-    _, steps = effort(crowded, pump, lambda: crowded.settle([Settlement(taken[0], (DELIVERED,))]))
-    assert steps <= 1
-    found = dict(pump.run(crowded.destinations()))
-    assert found == {DEAD: 1010.0, OTHER: pump.seconds()}
-
-
-def test_reroute_goes_through_the_queue_in_pieces(pump: Pump, crowded: SqliteSpool) -> None:
-    asked = 0
+    monkeypatch.setattr(sqlite, "_REROUTE_BATCH", 7)
+    for number in range(50):
+        put(pump, spool, *[RELAY] * (number % 4 + 1))
+    asked: list[Any] = []
 
     def choose(address: Any) -> Destination:
-        nonlocal asked
-        asked += 1
-        return HOLD if address.domain == "dead.example" and asked % 100 == 0 else DEAD
+        asked.append(address)
+        return OTHER if len(asked) % 5 == 0 else RELAY
 
-    assert pump.run(crowded.reroute(choose), 60) == 100_000 // 100 + 3
-    assert asked == 100_003
-
-
-def plan(db: sqlite3.Connection, statement: str) -> list[str]:
-    arguments = [None] * statement.count("?")
-    return [str(row[3]) for row in db.execute(f"EXPLAIN QUERY PLAN {statement}", arguments)]
+    waiting = sum(number % 4 + 1 for number in range(50))
+    assert pump.run(spool.reroute(choose)) == waiting // 5
+    assert len(asked) == waiting
+    found = rows(directory, "SELECT destination, count(*) FROM recipients GROUP BY destination ORDER BY 2")
+    assert found == [(str(OTHER), waiting // 5), (str(RELAY), waiting - waiting // 5)]
 
 
-@pytest.mark.parametrize(
-    ("statement", "expected"),
-    [
-        (claims.CHOOSE, r"USING (COVERING )?INDEX recipients_waiting \(destination=\? AND due<\?\)"),
-        (claims.LEASE, r"USING INDEX recipients_of_message \(message=\?\)"),
-        (changes.REMOVE, r"USING INTEGER PRIMARY KEY \(rowid=\?\)"),
-        (claims.WAITING, r"USING INTEGER PRIMARY KEY \(rowid>\?\)"),
-        ("SELECT 1 FROM messages WHERE queue_id = ?", r"USING COVERING INDEX sqlite_autoindex_messages_1 .*"),
-    ],
-)
-def test_queries_walk_an_index_and_never_sort(statement: str, expected: str) -> None:
-    db = sqlite3.connect(":memory:")
-    schema.migrate(db, ":memory:")
-    found = plan(db, statement)
-    db.close()
-    steps = [step for step in found if "json_each" not in step and "SUBQUERY" not in step]
-    assert len(steps) == 1, found
-    assert re.fullmatch(rf"SEARCH (recipients|messages) {expected}", steps[0])
+def test_what_is_claimed_while_routes_are_asked_stays_where_it_is(pump: Pump, spool: SqliteSpool) -> None:
+    put(pump, spool, RELAY)
+    taken: list[Delivery] = []
+
+    def choose(_: Any) -> Destination:
+        taken.extend(pump.run(spool.claim(RELAY, 1)))
+        return OTHER
+
+    assert pump.run(spool.reroute(choose)) == 0
+    pump.run(spool.release(taken))
+    assert [destination for destination, _ in pump.run(spool.destinations())] == [RELAY]
 
 
-def test_destinations_hop_along_the_index() -> None:
-    db = sqlite3.connect(":memory:")
-    schema.migrate(db, ":memory:")
-    found = [step for step in plan(db, claims.DESTINATIONS) if "recipients" in step]
-    db.close()
-    assert found
-    # "SCAN" is the first hop: min() of an index's first column reads one entry.
-    assert sum(step.startswith("SCAN") for step in found) <= 1
-    assert all("INDEX recipients_waiting" in step for step in found)
+def test_route_that_cannot_be_chosen_ends_the_rerouting(pump: Pump, spool: SqliteSpool) -> None:
+    put(pump, spool, RELAY)
+    with pytest.raises(ZeroDivisionError):
+        pump.run(spool.reroute(lambda _: 1 / 0))  # type: ignore[arg-type, return-value]
+    assert [destination for destination, _ in pump.run(spool.destinations())] == [RELAY]

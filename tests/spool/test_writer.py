@@ -100,7 +100,7 @@ def bench(pump: Pump, tmp_path: Path) -> Iterator[Bench]:
     Note.batches = []
     bench = Bench(pump, tmp_path / "notes.db")
     yield bench
-    pump.run(bench.writer.close(lambda db: None))
+    pump.run(bench.writer.close(lambda _: None))
 
 
 INSERT = "INSERT INTO notes (text) VALUES (?)"
@@ -208,4 +208,4 @@ def test_watcher_that_fails_keeps_no_one_waiting(pump: Pump, tmp_path: Path) -> 
     bench = Bench(pump, tmp_path / "defect.db")
     bench.told = None  # type: ignore[assignment] - so that append fails
     assert pump.run(bench.writer.submit(Note("a"))) is None
-    pump.run(bench.writer.close(lambda db: 1 / 0))
+    pump.run(bench.writer.close(lambda _: 1 / 0))

@@ -65,7 +65,7 @@ class Dials(Protocol):
         core: Core,
         session: Session,
         *,
-        tls: Any = None,
+        tls: Any = None,  # noqa: ANN401 - as there
         source_address: str | None = None,
     ) -> IsConnection:
         """See `mailsuite.net.dialer.Dialer.dial`."""
@@ -235,7 +235,7 @@ class RelayAgent:
 
 
 async def _see_off(connection: IsConnection) -> Exception | None:
-    """Wait for a connection's end. When we are cancelled it is broken off, and its session gives its leases back first."""
+    """Wait for a connection's end. When we are cancelled it is broken off, and its session gives its leases back."""
     try:
         return await connection.finished()
     except CancelledError:

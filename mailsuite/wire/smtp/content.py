@@ -47,7 +47,8 @@ class DotReader:
         if not data:
             return b""
         raw = self._held + data if self._held else data
-        dot = raw.find(_LEADING_DOT)  # most content has none but the last: then one search finds all there is
+        # Base64 has no dots, and most other content none that leads a line: then this is all the searching there is.
+        dot = raw.find(_LEADING_DOT) if b"." in raw else -1
         end = dot if dot < 0 or raw.startswith(_END, dot) else raw.find(_END, dot)
         if end >= 0:
             self.ended = True

@@ -311,9 +311,10 @@ class SmtpServerCore:
         if isinstance(line, LineFault):
             return self._refuse(_FAULTS[line])
         command = parse_command(line, self._mail_parameters)
+        if self.state is State.REFUSING and not isinstance(command, Quit):
+            return self._refuse(replies.BAD_SEQUENCE)  # RFC 5321 section 3.1
         if isinstance(command, Reply):
-            # RFC 5321 section 3.1: after a 554 greeting, 503 to whatever is not QUIT.
-            return self._refuse(command if self.state is not State.REFUSING else replies.BAD_SEQUENCE)
+            return self._refuse(command)
         kind = type(command)
         refusal = self._unknown(command) if kind in _OPTIONAL else None
         if refusal is None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from mailsuite.mail import replies
 from mailsuite.mail.reply import Reply
-from mailsuite.wire.core import NEED_DATA, PAUSED, Answer, Event
+from mailsuite.wire.core import NEED_DATA, PAUSED, Answer, EndOfFile, Event, Phase
 from mailsuite.wire.smtp.commands import (
     Auth,
     AuthResponse,
@@ -76,7 +76,8 @@ def core_in(state: State, offer: Offer = OFFER) -> SmtpServerCore:
         core.send(Reply(554, None, ("No SMTP service here",)))
         return core
     core.send(GREETING)
-    talk(core, WAYS[state].replace(b"EHLO", b"LHLO") if offer.lmtp else WAYS[state])
+    if WAYS[state]:
+        talk(core, WAYS[state].replace(b"EHLO", b"LHLO") if offer.lmtp else WAYS[state])
     assert core.state is state
     return core
 
@@ -86,10 +87,8 @@ def answer(core: SmtpServerCore, event: Event, consent: dict[type[Event], Reply]
     fault = getattr(event, "fault", None)
     reply = (consent or CONSENT).get(type(event)) if fault is None else fault
     said = b""
-    while reply is not None and core.next_event() is PAUSED and core.state is not State.DONE:
+    while reply is not None and core.timeout is Phase.WORKING and core.state is not State.DONE:
         said += core.send(reply)
-        if type(event) is not ContentEnd:
-            break
     return said
 
 
@@ -113,6 +112,8 @@ def talk(
                 events[-1] = Content(events[-1].data + event.data)
             else:
                 events.append(event)
+            if isinstance(event, EndOfFile):
+                break
             if isinstance(event, Answer):
                 said += event.data
             elif not isinstance(event, Bdat | Content):

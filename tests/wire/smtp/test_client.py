@@ -370,6 +370,14 @@ def test_nothing_can_be_smuggled_into_a_line(evil):
     assert core.outstanding == 0
 
 
+def test_commands_that_no_client_of_this_kind_has_are_not_said():
+    class Turn(Command):
+        verb = "TURN"
+
+    with pytest.raises(LocalProtocolError, match="nothing that a client says"):
+        ready().send(Turn())
+
+
 def test_what_was_offered_before_is_forgotten():
     core = ready()
     core.send(Helo("relay.example.org"))

@@ -24,7 +24,7 @@ from mailsuite.wire.smtp.commands import (
     StartTls,
     Vrfy,
 )
-from mailsuite.wire.smtp.server import LEADS, LEGAL, SmtpServerCore, State
+from mailsuite.wire.smtp.server import LEADS, LEGAL, State
 from tests.wire.smtp.server_core import CHALLENGE, CONSENT, GREETING, LMTP_OFFER, OFFER, core_in, talk
 
 # "ok" reaches the session, a number is what the core answers by itself, ">" names the state that follows.
@@ -178,13 +178,15 @@ def test_answer_leads(name: str, code: int, expected: str) -> None:
     state, octets = BEGINNINGS[name]
     core = core_in(state)
     before = core.state
-    core.receive_data(octets)
-    event = core.next_event()
-    if isinstance(event, Bdat):
+    if octets:
+        core.receive_data(octets)
         event = core.next_event()
+        assert isinstance(event, Bdat) is (name == "chunk")
     if name == "greeting":
         # RFC 5321 section 3.1: 220 and 554 are the two greetings there are, besides 421.
         code = {"INITIAL": 220, "REFUSING": 554}.get(expected, code)
+    if name == "chunk":
+        assert core.next_event() == ContentEnd(last=False)
     assert core.next_event() is PAUSED
     reply = Reply(code, None, ("whatever",))
     if expected == "error":
@@ -265,7 +267,7 @@ def test_every_event_but_content_waits_for_its_answer(kind: type[Event]) -> None
     assert kind not in commands_without_answers()
     name = {Ehlo: "EHLO", Helo: "HELO", AuthResponse: "response"}.get(kind) or getattr(kind, "verb", "")
     state, octets = BEGINNINGS[name]
-    core: SmtpServerCore = core_in(state)
+    core = core_in(state)
     core.receive_data(octets + (b"" if kind is StartTls else b"NOOP\r\n"))
     assert isinstance(core.next_event(), kind)
     assert core.next_event() is PAUSED

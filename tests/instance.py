@@ -1,0 +1,347 @@
+"""A whole server of ours as a process: `twistd -n mailsuite` on free loopback ports, with a directory of its own.
+
+    with Instance(tmp_path, "a.test", users=("alice",)) as server:
+        ... server.smtp_port ... server.wait_for("alice", 2)
+
+Settings are TOML keys with their dots (`{"retry.first": 1}`); what is not said is as below: retries after a second.
+Every account has the password `PASSWORD`, and the secrets for all mechanisms. `instances` is a fixture that makes
+instances, ends them after the test, and fails a test whose server has logged a traceback.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import smtplib
+import socket
+import sqlite3
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from email import message_from_bytes
+from email.message import EmailMessage
+from email.policy import default
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mailsuite.accounts.directory import DirectoryFile
+from mailsuite.accounts.passwords import PasswordCost
+from mailsuite.mail.session import SecretKind
+from tests.peers import process
+from tests.peers.process import LOOPBACK, PeerError, Server
+
+PASSWORD = "open sesame"
+ALL_KINDS = (SecretKind.SHARED, SecretKind.SCRAM_SHA_256)
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+TWISTD = (sys.executable, "-c", "from twisted.scripts.twistd import run; run()")
+COMMAND = (sys.executable, "-m", "mailsuite")
+ENVIRONMENT = {"PYTHONPATH": str(CHECKOUT), "PYTHONDONTWRITEBYTECODE": "1"}
+
+# The least that argon2 does: what a guess costs is not what is tested here.
+_CHEAP = PasswordCost(time_cost=1, memory_kib=8)
+# Nothing here asks the world for a name: where a test brings no resolver, there is none.
+_NO_RESOLVER = f"{LOOPBACK}:9"
+
+
+def wait_until(condition: Callable[[], object], *, timeout: float = 10.0, why: Callable[[], str] = lambda: "") -> None:
+    """Return when the condition holds. Raises `AssertionError` with `why()` after `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {timeout} seconds: {why()}")
+        time.sleep(0.02)
+
+
+def mailsuite(*arguments: str | Path, stdin: bytes = b"") -> subprocess.CompletedProcess[str]:
+    """Run the `mailsuite` command; `stdout` is what it printed, errors too."""
+    return process.run([*COMMAND, *arguments], timeout=30.0, stdin=stdin, environment=ENVIRONMENT)
+
+
+def parse(path: Path) -> EmailMessage:
+    """The message in a file of a maildir."""
+    message = message_from_bytes(path.read_bytes(), policy=default)
+    assert isinstance(message, EmailMessage)
+    return message
+
+
+class Instance(Server):
+    """One server below `directory`, which serves the users (local parts) of `domain`.
+
+    `routes` are `[[route]]` tables, in order; `listeners` are `[[listen]]` tables in the place of the four of ours.
+    `twistd` are options of twistd. `configuration` may be edited before `start`.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        domain: str = "a.test",
+        *,
+        users: Sequence[str] = ("alice",),
+        settings: Mapping[str, Any] | None = None,
+        routes: Sequence[Mapping[str, Any]] = (),
+        listeners: Sequence[Mapping[str, Any]] | None = None,
+        twistd: Sequence[str] = (),
+    ) -> None:
+        self.domain = domain
+        self.hostname = f"mail.{domain}"
+        self.directory = directory
+        self.data = directory / "data"
+        self.configuration = directory / "mailsuite.toml"
+        self.smtp_port, self.submission_port, self.submissions_port, self.lmtp_port = _free_ports(4)
+        self.lmtp_socket = directory / "lmtp.sock"
+        self._twistd = twistd
+        self._output = directory / "output"
+        self._process: subprocess.Popen[bytes] | None = None
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self.listeners = self._default_listeners() if listeners is None else listeners
+        self.configure(settings or {}, routes, self.listeners)
+        self.data.mkdir(exist_ok=True)
+        self.add_users(users)
+
+    def _default_listeners(self) -> list[dict[str, Any]]:
+        return [
+            {"endpoint": f"tcp:{self.smtp_port}:interface={LOOPBACK}"},
+            {"endpoint": f"tcp:{self.submission_port}:interface={LOOPBACK}", "service": "submission"},
+            {
+                "endpoint": f"tcp:{self.submissions_port}:interface={LOOPBACK}",
+                "service": "submission",
+                "tls": "implicit",
+            },
+            {"endpoint": f"tcp:{self.lmtp_port}:interface={LOOPBACK}", "service": "lmtp"},
+            {"endpoint": f"unix:{self.lmtp_socket}", "service": "lmtp", "tls": "none"},
+        ]
+
+    def configure(
+        self,
+        settings: Mapping[str, Any],
+        routes: Sequence[Mapping[str, Any]] = (),
+        listeners: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
+        """Write the configuration. It is read at the next start."""
+        keys = {
+            "hostname": self.hostname,
+            "data_directory": str(self.data),
+            "stop_time": 5,
+            "retry.first": 1,
+            "retry.longest": 1,
+            "retry.jitter": 0,
+            "relay.resolver": _NO_RESOLVER,
+            **settings,
+        }
+        lines = _keys(keys)
+        for name, tables in (("listen", listeners), ("route", routes)):
+            for table in tables:
+                lines += [f"[[{name}]]", *_keys(table)]
+        self.configuration.write_text("\n".join(lines) + "\n")
+
+    def add_users(self, users: Sequence[str], *, keep: Sequence[SecretKind] = ALL_KINDS) -> None:
+        """Make the domain local, if it is not, and add accounts; a server that runs sees them within a second."""
+        with self.accounts() as accounts:
+            if not accounts.domains():
+                accounts.add_domain(self.domain)
+            for user in users:
+                accounts.add_user(self.address(user), PASSWORD, keep=keep)
+
+    def accounts(self) -> DirectoryFile:
+        """Its directory of accounts, for editing."""
+        return DirectoryFile(self.data / "accounts.db", create=True, cost=_CHEAP)
+
+    def address(self, user: str) -> str:
+        """The address of one of its users."""
+        return f"{user}@{self.domain}"
+
+    # ------------------------------------------------------------------------------------- the process
+
+    @property
+    def command(self) -> list[str]:
+        """The command line that serves."""
+        return [*TWISTD, "--nodaemon", "--pidfile=", *self._twistd, "mailsuite", "--config", str(self.configuration)]
+
+    @property
+    def pid(self) -> int:
+        """Its process id. Raises `PeerError` unless it runs."""
+        if self._process is None:
+            raise PeerError("this instance is not running")
+        return self._process.pid
+
+    def start(self, timeout: float = 20.0) -> None:
+        self.launch()
+        assert self._process is not None
+        try:
+            process.wait_for_greeting(self.smtp_port, self._process, output=self._output, timeout=timeout)
+            wait_until(self._knows_its_users, timeout=timeout, why=self.log)
+        except (PeerError, AssertionError):
+            self.kill()
+            raise
+
+    def launch(self) -> None:
+        """Start the process, and do not wait."""
+        self._process = process.spawn(self.command, output=self._output, cwd=self.directory, environment=ENVIRONMENT)
+
+    def takes(self, recipient: str) -> bool:
+        """Whether it takes mail from strangers for this address now."""
+        return self._answer(recipient) == 250
+
+    def _answer(self, recipient: str) -> int:
+        with self.client() as client:
+            client.ehlo()
+            client.mail("")
+            return client.rcpt(recipient)[0]
+
+    def _knows_its_users(self) -> bool:
+        # The ports are open before queue and directory are; until then the answer is 451.
+        return self._answer(f"postmaster@{self.domain}") != 451
+
+    def stop(self) -> None:
+        self.terminate()
+
+    def terminate(self, timeout: float = 20.0) -> int:
+        """Send SIGTERM and return the exit status. Raises `PeerError` where it has to be killed after `timeout`."""
+        return self._end(signal.SIGTERM, timeout)
+
+    def kill(self) -> None:
+        """Send SIGKILL: the process has no chance to tidy up."""
+        self._end(signal.SIGKILL, 20.0)
+
+    def restart(self) -> None:
+        """Stop it and start it with the same configuration and ports."""
+        self.stop()
+        self.start()
+
+    def wait_for_exit(self, timeout: float = 20.0) -> int:
+        """The status with which it ends by itself. Raises `PeerError` where it does not."""
+        return self._end(0, timeout)
+
+    def _end(self, signal_number: int, timeout: float) -> int:
+        running, self._process = self._process, None
+        if running is None:
+            return 0
+        os.kill(running.pid, signal_number)
+        try:
+            return running.wait(timeout)
+        except subprocess.TimeoutExpired:
+            running.kill()
+            running.wait()
+            raise PeerError(f"it did not end: {self.log()[-2000:]}") from None
+
+    def check_log(self) -> None:
+        """Verify that nothing went wrong in a way that nobody had thought of."""
+        assert "Traceback" not in self.log(), self.log()
+
+    def log(self) -> str:
+        """What it has printed so far, over all its starts."""
+        return self._output.read_text("utf-8", "replace") if self._output.exists() else ""
+
+    # ---------------------------------------------------------------------------------- what it keeps
+
+    def maildir(self, user: str) -> Path:
+        """Where the mail of a user lies."""
+        return self.data / "maildirs" / self.domain / user
+
+    def messages(self, user: str = "alice") -> list[Path]:
+        """The files that were delivered to a user, oldest first."""
+        new = self.maildir(user) / "new"
+        return sorted(new.iterdir(), key=lambda path: (path.stat().st_mtime_ns, path.name)) if new.exists() else []
+
+    def wait_for(self, user: str = "alice", count: int = 1, *, timeout: float = 10.0) -> list[EmailMessage]:
+        """The messages of a user, when there are `count`. Raises `AssertionError` where there are not, or more."""
+        wait_until(lambda: len(self.messages(user)) >= count, timeout=timeout, why=self.log)
+        found = self.messages(user)
+        assert len(found) == count, f"{len(found)} messages instead of {count}: {self.log()}"
+        return [parse(path) for path in found]
+
+    def find(self, subject: str, user: str = "alice", *, timeout: float = 10.0) -> EmailMessage:
+        """The one message of a user with this subject, as soon as it is there. Raises `AssertionError`."""
+
+        def matching() -> list[EmailMessage]:
+            return [message for path in self.messages(user) if (message := parse(path))["Subject"] == subject]
+
+        wait_until(matching, timeout=timeout, why=lambda: f"nothing about {subject!r}: {self.log()[-3000:]}")
+        found = matching()
+        assert len(found) == 1, f"{len(found)} messages about {subject!r}"
+        return found[0]
+
+    def queue(self) -> list[tuple[str, int, str]]:
+        """The recipients that wait or are under way: address, attempts, what was said last."""
+        with closing(sqlite3.connect(f"file:{self.data}/spool/queue.db?mode=ro", uri=True, timeout=10.0)) as database:
+            return database.execute(
+                "SELECT local_part || '@' || domain, attempts, coalesce(last_text, '') FROM recipients ORDER BY key"
+            ).fetchall()
+
+    def wait_until_drained(self, timeout: float = 10.0) -> None:
+        """Return when nothing is in the queue. Raises `AssertionError`."""
+        wait_until(lambda: not self.queue(), timeout=timeout, why=lambda: f"{self.queue()[:5]} {self.log()[-3000:]}")
+
+    def leftovers(self) -> list[Path]:
+        """Files that an empty queue and finished deliveries should not have left."""
+        places = [self.data / "spool" / "contents", *self.data.glob("maildirs/*/*/tmp")]
+        return [path for place in places if place.exists() for path in place.iterdir()]
+
+    # ------------------------------------------------------------------------------------ its clients
+
+    def client(self, user: str | None = None, *, timeout: float = 10.0) -> smtplib.SMTP:
+        """A client of the SMTP port; or of the submission port under TLS, logged in, where a user is given."""
+        if user is None:
+            return smtplib.SMTP(LOOPBACK, self.smtp_port, "client.test", timeout=timeout)
+        client = smtplib.SMTP(LOOPBACK, self.submission_port, "client.test", timeout=timeout)
+        client.starttls(context=any_certificate())
+        client.login(self.address(user), PASSWORD)
+        return client
+
+
+def any_certificate() -> ssl.SSLContext:
+    """A context for clients that do not look at the certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _keys(table: Mapping[str, Any]) -> list[str]:
+    # What JSON writes for texts, numbers, booleans and lists of them, TOML reads.
+    return [f"{key} = {json.dumps(value)}" for key, value in table.items()]
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports that differ from each other: all are held until the last one is found."""
+    held = [socket.socket() for _ in range(count)]
+    try:
+        for one in held:
+            one.bind((LOOPBACK, 0))
+        return [one.getsockname()[1] for one in held]
+    finally:
+        for one in held:
+            one.close()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Instance]:
+    """One instance with its defaults for all tests of a module, with the accounts alice, bob and jörg."""
+    with Instance(tmp_path_factory.mktemp("server"), users=("alice", "bob", "jörg")) as instance:
+        yield instance
+    instance.check_log()
+
+
+@pytest.fixture
+def instances(tmp_path: Path) -> Iterator[Callable[..., Instance]]:
+    """Start instances by the arguments of `Instance`; their directories are named after their domains."""
+    started: list[Instance] = []
+
+    def start(domain: str = "a.test", **arguments: Any) -> Instance:
+        instance = Instance(tmp_path / domain, domain, **arguments)
+        started.append(instance)
+        instance.start()
+        return instance
+
+    yield start
+    for instance in started:
+        instance.stop()
+    for instance in started:
+        instance.check_log()

@@ -1,0 +1,5 @@
+"""The fixtures of `tests.instance`: whole servers."""
+
+from tests.instance import instances, server
+
+__all__ = ["instances", "server"]

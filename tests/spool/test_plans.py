@@ -1,0 +1,141 @@
+"""What the queries cost when a hundred thousand recipients wait for a destination that is dead."""
+
+import re
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from mailsuite.mail.content import MemoryContent
+from mailsuite.mail.queue import Delivery, Settlement
+from mailsuite.mail.route import Destination
+from mailsuite.spool import changes, claims, schema
+from mailsuite.spool.changes import Judgement, Release, Settling
+from mailsuite.spool.claims import Claim, Claimed
+from tests.contracts.spool.kit import DELIVERED, OTHER, RELAY, deferred
+
+T = TypeVar("T")
+
+NOW = 1_000_000.0
+OWNER = 1
+DEAD = Destination("relay", "dead.example")
+
+# 50,000 messages for the dead, each with one recipient who is due and one who is not yet; two messages for others.
+CROWD = """
+    WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 50002)
+    INSERT INTO messages SELECT n, 'Q' || n, 'joe', 'example.org', '7BIT', 0, NULL, n, 4, 0 FROM n;
+    INSERT INTO contents SELECT key, x'61626364' FROM messages;
+    INSERT INTO recipients (key, message, local_part, domain, destination, due)
+        SELECT key, key, 'a', 'dead.example', 'relay:dead.example', key FROM messages WHERE key <= 50000;
+    INSERT INTO recipients (key, message, local_part, domain, destination, due)
+        SELECT key + 100000, key, 'b', 'dead.example', 'relay:dead.example', 2000000 - key
+        FROM messages WHERE key <= 50000;
+    INSERT INTO recipients (key, message, local_part, domain, destination, due) VALUES
+        (200001, 50001, 'c', 'example.org', 'relay:example.org', 50001),
+        (200002, 50002, 'd', 'example.org', 'relay:[192.0.2.1]:25', 50002);
+"""
+
+
+@pytest.fixture(scope="module")
+def crowd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    path = tmp_path_factory.mktemp("crowd") / "queue.db"
+    db = schema.connect(str(path))
+    schema.migrate(db, str(path))
+    db.executescript(f"BEGIN; {CROWD} COMMIT;")
+    db.close()
+    yield path
+    path.unlink()
+
+
+@pytest.fixture
+def db(crowd: Path) -> Iterator[sqlite3.Connection]:
+    """The crowd, within a transaction that is rolled back."""
+    db = schema.connect(str(crowd))
+    db.execute("BEGIN")
+    yield db
+    db.execute("ROLLBACK")
+    db.close()
+
+
+def effort(db: sqlite3.Connection, ask: Callable[[], T]) -> tuple[T, int]:
+    """What is asked, and how many hundred steps SQLite's machine took for it."""
+    steps = 0
+
+    def step() -> int:
+        nonlocal steps
+        steps += 1
+        return 0
+
+    db.set_progress_handler(step, 100)
+    try:
+        return ask(), steps
+    finally:
+        db.set_progress_handler(None, 0)
+
+
+def claim(destination: Destination, limit: int) -> Claim:
+    return Claim([destination], limit, OWNER, NOW)
+
+
+def delivery(one: Claimed) -> Delivery:
+    return Delivery(one.message, one.destination, one.recipients, MemoryContent(b"abcd"))
+
+
+def test_claim_takes_the_longest_due_without_a_look_at_the_others(db: sqlite3.Connection) -> None:
+    taken, steps = effort(db, lambda: claim(DEAD, 10).run(db))
+    assert [one.message.queue_id for one in taken] == [f"Q{number}" for number in range(1, 11)]
+    assert [one.recipients[0].address.local_part for one in taken] == ["a"] * 10
+    assert steps < 20
+    taken, steps = effort(db, lambda: claim(RELAY, 10).run(db))
+    assert [one.message.queue_id for one in taken] == ["Q50001"]
+    assert steps < 5
+
+
+def test_outcomes_cost_what_they_concern(db: sqlite3.Connection) -> None:
+    dead = [delivery(one) for one in claim(DEAD, 10).run(db)]
+    (live,) = (delivery(one) for one in claim(RELAY, 10).run(db))
+    settlements = [Settlement(live, (DELIVERED,)), *(Settlement(one, (deferred(NOW + 60),)) for one in dead[:5])]
+    judgements = [Judgement.of(one, OWNER, NOW, lambda _: pytest.fail("no reports")) for one in settlements]
+    _, steps = effort(db, lambda: Settling(judgements, OWNER).run(db))
+    assert steps < 10
+    _, steps = effort(db, lambda: Release(dead[5:], OWNER).run(db))
+    assert steps < 10
+    assert db.execute("SELECT count(*) FROM recipients").fetchall() == [(100_001,)]
+    assert db.execute("SELECT count(*) FROM messages").fetchall() == [(50_001,)]
+    assert db.execute("SELECT count(*) FROM contents").fetchall() == [(50_001,)]
+
+
+def test_destinations_are_found_without_a_look_at_all_recipients(db: sqlite3.Connection) -> None:
+    found, steps = effort(db, lambda: db.execute(claims.DESTINATIONS).fetchall())
+    assert sorted(found) == [(str(OTHER), 50002.0), (str(DEAD), 1.0), (str(RELAY), 50001.0)]
+    assert steps < 5
+
+
+@pytest.mark.parametrize(
+    ("statement", "expected"),
+    [
+        (claims.CHOOSE, r"USING (COVERING )?INDEX recipients_waiting \(destination=\? AND due<\?\)"),
+        (claims.LEASE, r"USING INDEX recipients_of_message \(message=\?\)"),
+        (changes.REMOVE, r"USING INTEGER PRIMARY KEY \(rowid=\?\)"),
+        (claims.WAITING, r"USING INTEGER PRIMARY KEY \(rowid>\?\)"),
+        ("SELECT 1 FROM messages WHERE queue_id = ?", r"USING COVERING INDEX sqlite_autoindex_messages_1 .*"),
+    ],
+)
+def test_queries_walk_an_index_and_never_sort(db: sqlite3.Connection, statement: str, expected: str) -> None:
+    found = plan(db, statement)
+    steps = [step for step in found if "json_each" not in step and "SUBQUERY" not in step]
+    assert len(steps) == 1, found
+    assert re.fullmatch(rf"SEARCH (recipients|messages) {expected}", steps[0])
+
+
+def test_destinations_hop_along_the_index(db: sqlite3.Connection) -> None:
+    found = [step for step in plan(db, claims.DESTINATIONS) if "recipients" in step]
+    assert len(found) == 3
+    assert all(re.match(r"SEARCH recipients USING (COVERING )?INDEX recipients_waiting", step) for step in found)
+
+
+def plan(db: sqlite3.Connection, statement: str) -> list[str]:
+    arguments = [None] * statement.count("?")
+    return [str(row[3]) for row in db.execute(f"EXPLAIN QUERY PLAN {statement}", arguments)]
