@@ -44,7 +44,7 @@ from mailsuite.mail.route import NextHop
 from mailsuite.net.dialer import Dialer
 from mailsuite.net.factory import ConnectionFactory
 from mailsuite.net.limits import ConnectionLimits
-from mailsuite.net.listener import Listener, ListenError, parse_endpoint
+from mailsuite.net.listener import Listener, ListenError, NotHandedOver, parse_endpoint
 from mailsuite.net.resolver import Resolver, system_resolver
 from mailsuite.net.selfsigned import make_self_signed
 from mailsuite.net.timeouts import Timeouts
@@ -111,6 +111,8 @@ def preflight(settings: Settings) -> None:
     for listen in settings.listen:
         try:
             parse_endpoint(object(), listen.endpoint)
+        except NotHandedOver:
+            continue  # only the process that systemd starts has its sockets; it looks again when it listens
         except ListenError as error:
             raise StartError(f"listen: {error}") from None
     try:
@@ -120,8 +122,7 @@ def preflight(settings: Settings) -> None:
     except TLSSettingsError as error:
         raise StartError(f"tls: {error}") from None
     _agent_maker(settings.local.agent)
-    for route in settings.route:
-        _password(settings, route)
+    _routes(settings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -364,11 +365,13 @@ class _AgentParts:
 
 
 def _routes(settings: Settings) -> Routes:
+    """The routes with their passwords. Raises `StartError`."""
     relay = settings.relay
-    return Routes(
-        (_route(settings, route) for route in settings.route),
-        default=NextHop("", port=relay.port, use_mx=True, tls=relay.tls),
-    )
+    default = NextHop("", port=relay.port, use_mx=True, tls=relay.tls)
+    try:
+        return Routes((_route(settings, route) for route in settings.route), default=default)
+    except ValueError as error:
+        raise StartError(f"route: {error}") from None
 
 
 def _route(settings: Settings, route: config.Route) -> Route:

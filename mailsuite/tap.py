@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 from twisted.application.service import IService
@@ -41,22 +42,26 @@ def makeService(options: Options) -> IService:
     try:
         path = options["config"]
         settings = Settings() if path is None else Settings.load(Path(path).absolute())
-        twistd: dict[str, int | None] = options.parent or {}
+        twistd: dict[str, int | None] = {} if options.parent is None else options.parent
         uid, gid = twistd.get("uid"), twistd.get("gid")
         if os.geteuid() == 0 and uid in (None, 0):
             service.serving_as_root(settings)
         owner = None if uid is None else (uid, -1 if gid is None else gid)
-        return service.makeService(settings, owner=owner, on_failure=_fail)
+        return service.makeService(settings, owner=owner, on_failure=partial(_fail, twistd))
     except (SettingsError, service.StartError) as error:
         raise SystemExit(f"mailsuite: {error}") from None
 
 
-def _fail(error: Exception) -> None:
+def _fail(twistd: dict[str, int | None], error: Exception) -> None:
     """Say why the service cannot start, and end the process: at once, or when the reactor has stopped."""
     from twisted.internet import reactor
 
     sys.stderr.write(f"mailsuite: {error}\n")
     if not reactor.running:
+        if twistd.get("statusPipe") is not None:
+            # twistd is in the background: its other half waits to hear of an error, and never hears of an exit.
+            sys.tracebacklimit = 0  # the sentence in the log is enough
+            raise error
         raise SystemExit(1)
     # twistd has no way to set its exit status but this one, and a service manager must see that we failed.
     reactor.addSystemEventTrigger("after", "shutdown", os._exit, 1)

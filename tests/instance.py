@@ -11,7 +11,6 @@ instances, ends them after the test, and fails a test whose server has logged a 
 from __future__ import annotations
 
 import json
-import os
 import signal
 import smtplib
 import socket
@@ -75,7 +74,7 @@ class Instance(Server):
     """One server below `directory`, which serves the users (local parts) of `domain`.
 
     `routes` are `[[route]]` tables, in order; `listeners` are `[[listen]]` tables in the place of the four of ours.
-    `twistd` are options of twistd. `configuration` may be edited before `start`.
+    `twistd` are options of twistd. All three may be changed later; `configure` writes them.
     """
 
     def __init__(
@@ -100,8 +99,9 @@ class Instance(Server):
         self._output = directory / "output"
         self._process: subprocess.Popen[bytes] | None = None
         self.directory.mkdir(parents=True, exist_ok=True)
+        self.settings, self.routes = settings or {}, routes
         self.listeners = self._default_listeners() if listeners is None else listeners
-        self.configure(settings or {}, routes, self.listeners)
+        self.configure()
         self.data.mkdir(exist_ok=True)
         self.add_users(users)
 
@@ -118,13 +118,8 @@ class Instance(Server):
             {"endpoint": f"unix:{self.lmtp_socket}", "service": "lmtp", "tls": "none"},
         ]
 
-    def configure(
-        self,
-        settings: Mapping[str, Any],
-        routes: Sequence[Mapping[str, Any]] = (),
-        listeners: Sequence[Mapping[str, Any]] = (),
-    ) -> None:
-        """Write the configuration. It is read at the next start."""
+    def configure(self) -> None:
+        """Write the configuration from `settings`, `routes` and `listeners`. It is read at the next start."""
         keys = {
             "hostname": self.hostname,
             "data_directory": str(self.data),
@@ -133,10 +128,10 @@ class Instance(Server):
             "retry.longest": 1,
             "retry.jitter": 0,
             "relay.resolver": _NO_RESOLVER,
-            **settings,
+            **self.settings,
         }
         lines = _keys(keys)
-        for name, tables in (("listen", listeners), ("route", routes)):
+        for name, tables in (("listen", self.listeners), ("route", self.routes)):
             for table in tables:
                 lines += [f"[[{name}]]", *_keys(table)]
         self.configuration.write_text("\n".join(lines) + "\n")
@@ -223,7 +218,7 @@ class Instance(Server):
         running, self._process = self._process, None
         if running is None:
             return 0
-        os.kill(running.pid, signal_number)
+        running.send_signal(signal_number)  # does nothing where it has ended already
         try:
             return running.wait(timeout)
         except subprocess.TimeoutExpired:

@@ -67,6 +67,12 @@ def check(file: Path) -> None:
     except (SettingsError, StartError) as error:
         raise click.ClickException(str(error)) from None
     click.echo(f"{file}: nothing is wrong with it.")
+    if settings.accounts.postmaster is None:
+        click.echo(
+            "Note: accounts.postmaster is not set; mail to the postmaster, which every domain must take (RFC 5321 "
+            "section 4.5.1), is refused where neither a user nor an alias has that address.",
+            err=True,
+        )
 
 
 for _command in (demo, domain, user, alias):

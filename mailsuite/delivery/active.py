@@ -198,7 +198,7 @@ class ActiveQueue:
 
         A host that serves another of our connections is not dead: then it is only that we have one too many.
         """
-        if outcome.result is Result.DEFERRED and self.working - {run}:
+        if self.working - {run}:
             self.most_runs = max(1, self.runs - 1)
             self.add(held, first=True)
             return

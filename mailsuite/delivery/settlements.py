@@ -10,6 +10,7 @@ Reports are composed one in each turn of the reactor: a queue that expires whole
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
@@ -33,6 +34,7 @@ _FIRST_PAUSE: Final = 1.0  # seconds before a spool that failed is asked again; 
 _LONGEST_PAUSE: Final = 30.0
 _EXPIRED: Final = EnhancedStatus(4, 4, 7)
 _LOCAL_ERROR: Final = EnhancedStatus(4, 3, 0)
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")  # nothing that a remote host says reaches a terminal as more than text
 _GONE: Final = (Result.DELIVERED, Result.RELAYED)
 
 
@@ -142,7 +144,7 @@ class Settlements:
                 result=outcome.result.value,
                 status=str(outcome.status),
                 remote=f"{outcome.remote}: " if outcome.remote else "",
-                text=outcome.text,
+                text=_CONTROL.sub(" ", outcome.text),
             )
         return outcome
 
@@ -178,6 +180,8 @@ class Settlements:
                     continue
                 queue_id = group[0].delivery.message.queue_id
                 self._log.failure("{queue_id}: cannot be settled, stays under lease", queue_id=queue_id)
+            else:
+                self._log_gone(group)
             pause, singly = _FIRST_PAUSE, max(singly - 1, 0)
             was_behind, self._failing = self.is_behind, False
             del self._pending[: len(group)]
@@ -185,6 +189,18 @@ class Settlements:
                 self._caught_up()
         self._writing = False
         self._tell_idle()
+
+    def _log_gone(self, group: Sequence[Settlement]) -> None:
+        """Say who has got what. A group is one event of the log: an event for each recipient would cost too much."""
+        lines = [
+            f"{settled.delivery.message.queue_id}: to=<{recipient.address}> {outcome.result.value} {outcome.status}"
+            + (f" {outcome.remote}: {_CONTROL.sub(' ', outcome.text)}" if outcome.remote else "")
+            for settled in group
+            for recipient, outcome in zip(settled.delivery.recipients, settled.outcomes, strict=True)
+            if outcome.result in _GONE
+        ]
+        if lines:
+            self._log.info("{lines}", lines="\n".join(lines))
 
     async def _report(self) -> None:
         while self._unreported:

@@ -49,22 +49,24 @@ class Tasks:
 
 async def uncancelled(work: Awaitable[_T]) -> _T:
     """What an awaitable comes to, whatever tries to cancel the wait: work in a thread goes on all the same."""
+    ends: list[_T | Failure] = []
+    waiter: Deferred[None] = Deferred()
 
     async def await_it() -> _T:
         return await work
 
-    result: Deferred[_T] = Deferred.fromCoroutine(await_it())
-    while not result.called:
-        waiter: Deferred[None] = Deferred()
-        result.addBoth(_tell, waiter)
+    def note(end: _T | Failure) -> None:
+        ends.append(end)
+        if not waiter.called:
+            waiter.callback(None)
+
+    Deferred.fromCoroutine(await_it()).addBoth(note)
+    while not ends:
         try:
             await waiter
         except CancelledError:
-            continue
-    return await result
-
-
-def _tell(result: _T, waiter: Deferred[None]) -> _T:
-    if not waiter.called:
-        waiter.callback(None)
-    return result
+            waiter = Deferred()
+    end = ends[0]
+    if isinstance(end, Failure):
+        end.raiseException()
+    return end

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-_FORM = re.compile(r"([245])\.(\d{1,3})\.(\d{1,3})(?=\s|$)")
+_FORM = re.compile(r"([245])\.(\d{1,3})\.(\d{1,3})(?=\s|$)", re.ASCII)
 
 
 class EnhancedStatus(NamedTuple):
@@ -91,6 +91,7 @@ MEANINGS: dict[tuple[int, int], str] = {
     (6, 4): "Conversion with loss performed",
     (6, 5): "Conversion failed",
     (6, 7): "Non-ASCII addresses not permitted for that sender or recipient",
+    (6, 9): "UTF-8 header message cannot be transferred to one or more recipients",
     # RFC 3463 section 3.8, RFC 4954
     (7, 0): "Other or undefined security status",
     (7, 1): "Delivery not authorized, message refused",

@@ -210,7 +210,10 @@ class Conversation:
             self._breath = None
         if self._waiter is None:
             return self._writing  # then the session is just calling us, and will ask for more
-        self._throw(ConnectionClosed(why))
+        if self._wants_event:
+            self._go_on()
+        else:
+            self._throw(ConnectionClosed(why))
         return True
 
     # ----------------------------------------------------------------------------------------- steps
@@ -234,7 +237,8 @@ class Conversation:
 
     def _pull(self) -> Event | Stop:
         """The next event for the session, or why it must wait. Raises as `receive`."""
-        self._check_open()
+        if self._closed is not None:
+            return self._pull_last(self._closed)
         while True:
             stop = self._step()
             if stop is not None:
@@ -256,6 +260,14 @@ class Conversation:
                 raise ConnectionClosed("the peer has ended the connection")
             elif event is PAUSED:
                 raise LocalProtocolError("the session waits for an event before it has answered the last one")
+
+    def _pull_last(self, why: str) -> Event:
+        """What a server said before the connection was lost is still heard: it may be the 250 to a message."""
+        if self.core.role is Role.CLIENT:
+            event = self.core.next_event()
+            if not isinstance(event, _NOT_FOR_SESSIONS):
+                return event
+        raise ConnectionClosed(why)
 
     # --------------------------------------------------------------------------------------- waiting
 

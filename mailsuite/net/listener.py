@@ -43,6 +43,10 @@ class ListenError(OSError):
     """A listener cannot be opened; one sentence names the endpoint, the reason and what helps."""
 
 
+class NotHandedOver(ListenError):
+    """An endpoint names a socket that systemd should have opened for this process, and has not."""
+
+
 def parse_endpoint(reactor: object, endpoint: str) -> IStreamServerEndpoint:
     """The endpoint that a string describes. Raises `ListenError`."""
     kind = endpoint.partition(":")[0]
@@ -50,6 +54,11 @@ def parse_endpoint(reactor: object, endpoint: str) -> IStreamServerEndpoint:
         raise ListenError(f"cannot listen on {endpoint!r}: {_REFUSED_KINDS[kind]}")
     try:
         parsed: IStreamServerEndpoint = serverFromString(reactor, endpoint)  # type: ignore[no-untyped-call]
+    except LookupError:
+        raise NotHandedOver(
+            f"systemd has not handed over the socket of {endpoint!r}: let it start us by its socket unit, and see that "
+            "this has as many ListenStream= lines"
+        ) from None
     except Exception as error:  # noqa: BLE001 - its parsers raise whatever int() and their signatures raise
         raise ListenError(
             f"{endpoint!r} does not describe a listener ({error}); write for example 'tcp:25' or "

@@ -241,7 +241,8 @@ class RelaySession:
     # --------------------------------------------------------------------------------------- relaying
 
     async def _relay(self, conversation: IConversation) -> None:
-        offers = conversation.core.capabilities
+        core: SmtpClientCore = conversation.core
+        offers = core.capabilities
         terms = Terms(
             pipelining=offers.pipelining and self._settings.pipelining,
             chunking=offers.chunking and self._settings.chunking,
@@ -256,12 +257,14 @@ class RelaySession:
             # Taken before the content is said: once it is, nothing but its reply is waited for.
             following = current.remainder() or await self._next(conversation, terms)
             await current.say_content()
-            if following is not None and terms.pipelining:
+            if following is not None and terms.pipelining and not core.over:
                 current.make_room()
                 following.begin()
             await current.finish()
             if following is None or following.attempt is not current.attempt:
                 self._settle(current.attempt)
+            if following is not None and core.over:
+                raise ConnectionClosed("the peer has refused content before its end")
             current = following
 
     async def _next(self, conversation: IConversation, terms: Terms) -> Transaction | None:

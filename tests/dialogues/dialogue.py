@@ -10,8 +10,8 @@ At the top of a file stand settings, `word: words`, one to a line, which its run
     Q: <from> -> <to>, <to>   a message has come into the queue by now
     Q| a line of it           none of these: its content does not matter here
 
-Each line said ends with CRLF, unless `\c` stands at its end. `\r`, `\n`, `\t`, `\\` and `\xHH` stand for octets (a space at
-the end of a line is `\x20`), `\{text*7}` for seven times the text, which may hold escapes.
+Each line said ends with CRLF, unless `\c` stands at its end. `\r`, `\n`, `\t`, `\\` and `\xHH` stand for octets (a
+space at the end of a line is `\x20`), `\{text*7}` for seven times the text, which may hold escapes.
 
 In what is compared, `...` stands for any text within a line. `S: 250-...` is one or more lines of a reply that goes on,
 `Q| ...` any number of lines.
@@ -92,17 +92,12 @@ def read_dialogues(directory: Path) -> list[Dialogue]:
 def parse_dialogue(name: str, text: str) -> Dialogue:
     """Raises `ValueError` where a line is none of the above."""
     lines = [
-        (number, line)
-        for number, line in enumerate(text.split("\n"), 1)
-        if line.strip() and not line.startswith("#")
+        (number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip() and not line.startswith("#")
     ]
     settings: dict[str, tuple[str, ...]] = {}
-    for at, (_, line) in enumerate(lines):
-        match = re.fullmatch(r"([a-z-]+):(.*)", line)
-        if match is None:
-            lines = lines[at:]
-            break
-        settings[match[1]] = (*settings.get(match[1], ()), *match[2].split())
+    while lines and (setting := re.fullmatch(r"([a-z-]+):(.*)", lines[0][1])):
+        settings[setting[1]] = (*settings.get(setting[1], ()), *setting[2].split())
+        lines.pop(0)
     return Dialogue(name, settings, tuple(_steps(name, lines)))
 
 

@@ -1,4 +1,4 @@
-"""What stands behind a door in the dialogues: a router, a spool and accounts that are faked, as a dialogue's head asks for.
+"""What stands behind a door in the dialogues: router, spool and accounts, faked as a dialogue's head asks for.
 
 Settings (each may stand more than once; nothing of it is needed):
 
@@ -63,7 +63,7 @@ class Pace:
 
     async def step(self) -> None:
         if self._slow:
-            waiter: Deferred[None] = Deferred(lambda waiter: self._waiting.remove(waiter))
+            waiter: Deferred[None] = Deferred(self._waiting.remove)
             self._waiting.append(waiter)
             await waiter
 

@@ -1,5 +1,7 @@
 """Addresses: what is written is what is read, what is no address is None, and domains compare."""
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -45,11 +47,8 @@ def test_no_text_raises(text: str) -> None:
 @given(st.text(' "\\@<>.a:,[]', max_size=12))
 def test_whatever_is_read_is_written_the_same(text: str) -> None:
     mailbox = parse_mailbox(text)
-    if mailbox is None:
-        assert parse_path(f"<{text}>") in {None, (None, ">")} or text.startswith("@") or ">" in text or text == ""
-    else:
-        assert parse_mailbox(str(mailbox)) == mailbox
-        assert parse_path(f"<{text}>") == (mailbox, "")
+    assert mailbox is None or parse_mailbox(str(mailbox)) == mailbox
+    assert mailbox is None or parse_path(f"<{text}>") == (mailbox, "")
 
 
 @pytest.mark.parametrize(
@@ -76,10 +75,32 @@ def test_mailbox(text: str, local_part: str, domain: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "fred", "@", "@example.org", "fred@", "fred@.org", "fred@org.", "fred@a..b", "fred@-a", "fred@a-", "a b@c"]
-    + ["fred@[1.2.3]", "fred@[]", "fred@[IPv6:1]", "fred@[IPv6:fe80::1%eth0]", "fred@[x:1]", "fred@[1.2.3.4", "a@b]"]
-    + [".a@b", "a.@b", "a..b@c", '"a@b', 'a"b"@c', '"a"b@c', '"a\\"@b', '"a\tb"@c', "a@b c", "a@b\n", "a@b\x00"]
-    + ["a\x85b@c", "a\u2028b@c", "a@\x80", "a@b\u2029c", '"\x90"@c', "a@" + "b." * 127 + "bb", "a@" + "é" * 128],
+    [
+        *(
+            "",
+            "fred",
+            "@",
+            "@example.org",
+            "fred@",
+            "fred@.org",
+            "fred@org.",
+            "fred@a..b",
+            "fred@-a",
+            "fred@a-",
+            "a b@c",
+        ),
+        *(
+            "fred@[1.2.3]",
+            "fred@[]",
+            "fred@[IPv6:1]",
+            "fred@[IPv6:fe80::1%eth0]",
+            "fred@[x:1]",
+            "fred@[1.2.3.4",
+            "a@b]",
+        ),
+        *(".a@b", "a.@b", "a..b@c", '"a@b', 'a"b"@c', '"a"b@c', '"a\\"@b', '"a\tb"@c', "a@b c", "a@b\n", "a@b\x00"),
+        *("a\x85b@c", "a\u2028b@c", "a@\x80", "a@b\u2029c", '"\x90"@c', "a@" + "b." * 127 + "bb", "a@" + "é" * 128),
+    ],
 )
 def test_what_is_no_mailbox(text: str) -> None:
     assert parse_mailbox(text) is None
@@ -166,7 +187,9 @@ def test_what_is_no_literal(text: str) -> None:
 
 @pytest.mark.parametrize("label", ["a" * 254, "-" * 2000, "a-" * 1000, "é" * 1000, '"' + "\\a" * 1000, "a." * 1000])
 def test_hostile_text_takes_no_time(label: str) -> None:
-    """All these patterns are linear; a quadratic one would show in the time this takes."""
+    """All these patterns are linear. These take some milliseconds; one that backtracks would take minutes."""
+    begun = time.process_time()
     for _ in range(20):
         assert parse_path(f"<{label}@{label}>") is None or len(label) < 255
         assert parse_path(f"<@{label}:{label}") is None
+    assert time.process_time() - begun < 5

@@ -16,7 +16,21 @@ def test_status_is_read_as_it_was_written(class_: int, subject: int, detail: int
 
 @pytest.mark.parametrize(
     "text",
-    ["", "OK", "5.1", "5.1.1.1", "3.1.1", "1.1.1", "5.1.1x", "5.1000.1", "5.1.1000", " 5.1.1", "5,1,1", "5.1.1-", "5.٣.1"],
+    [
+        "",
+        "OK",
+        "5.1",
+        "5.1.1.1",
+        "3.1.1",
+        "1.1.1",
+        "5.1.1x",
+        "5.1000.1",
+        "5.1.1000",
+        " 5.1.1",
+        "5,1,1",
+        "5.1.1-",
+        "5.٣.1",
+    ],
 )
 def test_what_is_no_status(text: str) -> None:
     assert EnhancedStatus.parse(text) is None

@@ -6,8 +6,8 @@ from zope.interface.verify import verifyObject
 
 from mailsuite.interfaces import IConversation
 from mailsuite.mail.session import Peer
-from mailsuite.wire.core import ConnectionClosed, LocalProtocolError, RemoteProtocolError
-from tests.net.support import Line, Side, echo, keeping
+from mailsuite.wire.core import ConnectionClosed, LocalProtocolError, RemoteProtocolError, Role
+from tests.net.support import Line, LineCore, Side, echo, keeping
 
 
 def test_conversation_provides_its_interface():
@@ -168,3 +168,50 @@ def test_end_of_the_peers_side_while_waiting_closes():
     side.connection.readConnectionLost()
     assert isinstance(kept[0], ConnectionClosed)
     assert side.is_closing
+
+
+def test_a_client_still_hears_what_the_server_said_before_the_connection_was_lost():
+    gate, kept = Deferred(), []
+
+    async def session(conversation):
+        await conversation.receive()
+        try:
+            await gate
+        except CancelledError:
+            with pytest.raises(ConnectionClosed):
+                while True:
+                    kept.append((await conversation.receive()).text)
+
+    side = Side(session, LineCore(Role.CLIENT))
+    side.receive(b"hello\n250 yours\n")
+    side.lose()
+    assert kept == [b"250 yours"]
+
+
+def test_a_client_that_pauses_for_breath_still_hears_the_last_words():
+    kept = []
+    side = Side(keeping(kept, answer=False), LineCore(Role.CLIENT))
+    side.receive(b"line\n" * 5000)
+    heard = len(kept)
+    assert heard < 5000
+    side.lose()
+    assert [event.text for event in kept[:-1]] == [b"line"] * 5000
+    assert isinstance(kept[-1], ConnectionClosed)
+
+
+def test_a_server_answers_nobody_who_has_gone():
+    gate, kept = Deferred(), []
+
+    async def session(conversation):
+        kept.append((await conversation.receive()).text)
+        try:
+            await gate
+        except CancelledError:
+            conversation.send(b"one\n")
+            with pytest.raises(ConnectionClosed):
+                await conversation.receive()
+
+    side = Side(session)
+    side.receive(b"one\ntwo\n")
+    side.lose()
+    assert kept == [b"one"]

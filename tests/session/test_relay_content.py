@@ -5,7 +5,8 @@ import pytest
 from mailsuite.mail.queue import Result
 from mailsuite.mail.route import NextHop
 from mailsuite.session.relay import RelayEnd, RelaySession, RelaySettings
-from mailsuite.wire.smtp.client import SmtpClientCore
+from mailsuite.wire.core import Event
+from mailsuite.wire.smtp.client import Replied, SmtpClientCore
 from tests.session.scripted import ListedRun, ScriptedConversation, finish, make_delivery, read_script
 
 BLOCK = 256 * 1024
@@ -201,6 +202,37 @@ def test_last_words_of_a_peer_that_hangs_up_within_the_content_count():
     assert finish(session(RefusingConversation(SmtpClientCore(), steps))) is None
     [outcome] = run.settled["q1"]
     assert (outcome.result, str(outcome.status)) == (Result.FAILED, "5.3.4")
+
+
+class EagerConversation(ScriptedConversation):
+    """It takes the core's events out as they come; its peer says 552 while content flows."""
+
+    early: Event | None = None
+
+    async def receive(self) -> Event:
+        early, self.early = self.early, None
+        return early or await super().receive()
+
+    async def drain(self) -> None:
+        if self.drained == 0:
+            self.core.receive_data(b"552 5.3.4 Enough\r\n")
+            event = self.core.next_event()
+            assert isinstance(event, Replied)
+            self.early = event
+        await super().drain()
+
+
+def test_connection_is_of_no_more_use_after_an_early_refusal():
+    run = ListedRun(make_delivery("q1", content=StoredContent(LINE * 10_000)), make_delivery("q2"))
+    session = RelaySession(run, RelaySettings("relay.example.org", NextHop("mx.example.net", tls="none")))
+    conversation = EagerConversation(SmtpClientCore(), read_script(f"{HELLO}S: 250 PIPELINING\n{OPENED}"))
+    assert finish(session(conversation)) is None
+    run.check_accounts()
+    [outcome] = run.settled["q1"]
+    assert (outcome.result, str(outcome.status)) == (Result.FAILED, "5.3.4")
+    assert run.released == ["q2"]
+    assert session.end.outcome is not None
+    assert not conversation.all_said.endswith(b".\r\n")
 
 
 def test_bare_line_ends_do_not_go_into_data():

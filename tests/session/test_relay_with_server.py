@@ -5,7 +5,7 @@ the message, octet by octet.
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -53,7 +53,8 @@ class Server:
 
     def take(self, data: bytes) -> None:
         """What the client says."""
-        self.core.receive_data(data)
+        if data:
+            self.core.receive_data(data)
         while not self.closed and not isinstance(event := self.core.next_event(), Signal):
             assert not isinstance(event, EndOfFile)
             if isinstance(event, Answer):
@@ -98,6 +99,19 @@ class Server:
             self._recipients, self._content = [], b""
 
 
+class Babbler:
+    """No server at all: it says the next thing on its list whatever is said to it, then hangs up."""
+
+    def __init__(self, pieces: list[bytes]) -> None:
+        self._pieces = pieces
+        self.out = b""
+        self.closed = False
+
+    def take(self, data: bytes) -> None:
+        self.out += self._pieces.pop(0) if self._pieces else b""
+        self.closed = not self._pieces
+
+
 @implementer(IConversation)
 class JoinedConversation:
     """What is said is heard by the server when the session waits; both directions may be cut anywhere."""
@@ -105,7 +119,7 @@ class JoinedConversation:
     peer = local = Peer("192.0.2.25", 25)
     tls = None
 
-    def __init__(self, core: SmtpClientCore, server: Server, cut: Callable[[bytes], Iterable[bytes]]) -> None:
+    def __init__(self, core: SmtpClientCore, server: Server | Babbler, cut: Callable[[bytes], list[bytes]]) -> None:
         self.core = core
         self._server = server
         self._cut = cut
@@ -123,7 +137,9 @@ class JoinedConversation:
                 return event
             if not self._in:
                 self._exchange()
-            self.core.receive_data(self._in.pop(0))
+                assert self._in or isinstance(self._server, Babbler), "both sides wait for each other"
+            if self._in:
+                self.core.receive_data(self._in.pop(0))
 
     def send(self, message: Any) -> None:
         self._out += self.core.send(message)
@@ -135,14 +151,13 @@ class JoinedConversation:
 
     def _exchange(self) -> None:
         octets, self._out = self._out, b""
-        for part in self._cut(octets):
+        for part in self._cut(octets) or [b""]:
             if not self._server.closed:
                 self._server.take(part)
         octets, self._server.out = self._server.out, b""
         self._in += list(self._cut(octets)) if octets else []
         if self._server.closed:
             self._in.append(b"")
-        assert self._in or not octets
 
 
 POSITIVE = {Data: replies.START_CONTENT, Quit: replies.BYE, Rcpt: replies.RECIPIENT_OK, Mail: replies.SENDER_OK}
@@ -243,6 +258,24 @@ def test_server_that_answers_as_it_likes(data, lmtp, chunking, pipelining, messa
     if not refused:
         assert session.end.outcome is None
         assert set(run.settled) == {delivery.message.queue_id for delivery in made}
+
+
+PIECES = [
+    *(b"220 a\r\n", b"250 a\r\n", b"250-a\r\n", b"250 2.0.0 a\r\n", b"354 a\r\n", b"334 a\r\n", b"421 a\r\n"),
+    *(b"250-a\r\n250-PIPELINING\r\n250 CHUNKING\r\n", b"250-a\r\n250 PIPELINING\r\n", b"452 4.5.3 a\r\n", b"550 a\n"),
+    *(b"250 a\r\n" * 3, b"250 a\r\n" * 3 + b"354 a\r\n", b"\r\n", b"2", b"\xff\n", b"a" * 13_000),
+]
+
+
+@given(st.booleans(), st.lists(st.one_of(st.sampled_from(PIECES), st.binary(max_size=6)), max_size=25))
+def test_no_server_can_make_the_session_raise(lmtp, pieces):
+    run = ListedRun(*(make_delivery(f"q{n}", *(f"u{i}@example.net" for i in range(n + 1))) for n in range(3)))
+    session = RelaySession(run, RelaySettings("relay.example.org", NextHop("mx.example.net", lmtp=lmtp)))
+    conversation = JoinedConversation(SmtpClientCore(lmtp=lmtp), Babbler(pieces), whole)
+    conversation.core.receive_data(b"220 hello\r\n")
+    finish(session(conversation))
+    run.check_accounts()
+    assert session.end.reached or not run.taken
 
 
 def octets_of(delivery) -> bytes:

@@ -182,7 +182,8 @@ def test_held_mail_stays_until_the_route_is_another(instances: Start) -> None:
     submit(a, "passes", "alice@a.test")
     assert a.find("passes")
     assert a.queue() == [("bob@b.test", 0, "")]
-    a.configure({}, [route_to(b)], a.listeners)
+    a.routes = [route_to(b)]
+    a.configure()
     a.restart()
     assert b.find("held", "bob")["Return-Path"] == "<x@client.test>"
     a.wait_until_drained()
@@ -193,7 +194,8 @@ def test_a_loop_ends(instances: Start, tmp_path: Path) -> None:
     """Two servers, each of which takes the other for the next hop of a third domain."""
     b = Instance(tmp_path / "b.test", "b.test", users=["bob"])
     a = instances("a.test", routes=[{**route_to(b), "domain": "c.test", "relay": True}])
-    b.configure({}, [{**route_to(a), "domain": "c.test", "relay": True}], b.listeners)
+    b.routes = [{**route_to(a), "domain": "c.test", "relay": True}]
+    b.configure()
     with b:
         submit(a, "round and round", "carol@c.test")
         (report,) = a.wait_for("alice", timeout=30)

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from mailsuite.mail.address import Address
 from mailsuite.mail.envelope import Body
-from mailsuite.wire.core import NEED_DATA, PAUSED, EndOfFile, Event, LocalProtocolError, Phase, Role, Violation
-from mailsuite.wire.smtp.client import Closing, Greeting, Replied, SmtpClientCore
+from mailsuite.wire.core import EndOfFile, LocalProtocolError, Phase, Violation
+from mailsuite.wire.smtp.client import Closing, Greeting, Replied
 from mailsuite.wire.smtp.client_states import KINDS, LEADS, LEGAL, Kind, State, expected
 from mailsuite.wire.smtp.commands import (
     Auth,
@@ -21,7 +21,6 @@ from mailsuite.wire.smtp.commands import (
     Data,
     Ehlo,
     Helo,
-    Help,
     Mail,
     Noop,
     Quit,
@@ -30,66 +29,7 @@ from mailsuite.wire.smtp.commands import (
     StartTls,
     Vrfy,
 )
-
-ANN = Address("ann", "example.org")
-BOB = Address("bob", "example.net")
-ALL = ("PIPELINING", "SIZE", "8BITMIME", "SMTPUTF8", "CHUNKING", "BINARYMIME", "STARTTLS", "AUTH PLAIN")
-EXAMPLES: list[Command] = [
-    *(Ehlo("relay.example.org"), Helo("relay.example.org"), Mail(ANN), Rcpt(BOB), Data(), Bdat(3, last=True)),
-    *(Rset(), Noop(), Vrfy("bob"), Help(), Quit(), StartTls(), Auth(b"PLAIN", b"x"), AuthResponse(b"x")),
-]
-
-
-def hear(core: SmtpClientCore, octets: bytes) -> list[Event]:
-    core.receive_data(octets)
-    events = []
-    while (event := core.next_event()) not in (NEED_DATA, PAUSED):
-        events.append(event)
-        if isinstance(event, EndOfFile):
-            break
-    return events
-
-
-def ready(*keywords: str, lmtp: bool = False) -> SmtpClientCore:
-    """A core that has been greeted and has said EHLO."""
-    core = SmtpClientCore(lmtp=lmtp)
-    hear(core, b"220 mx.example.net\r\n")
-    core.send(Ehlo("relay.example.org", lmtp=lmtp))
-    lines = ["mx.example.net", *(keywords or ALL)]
-    hear(core, b"".join(f"250{'-' if at + 1 < len(lines) else ' '}{w}\r\n".encode() for at, w in enumerate(lines)))
-    return core
-
-
-def in_state(state: State) -> SmtpClientCore:
-    """A core to which nothing is owed, in a given state."""
-    if state is State.CONNECTED:
-        return SmtpClientCore()
-    if state is State.INITIAL:
-        return SmtpClientCore(greeted=True)
-    if state is State.REFUSED:
-        core = SmtpClientCore()
-        hear(core, b"554 no\r\n")
-        return core
-    core = ready()
-    exchanges: dict[State, list[tuple[Command | Content | ContentEnd, bytes]]] = {
-        State.READY: [],
-        State.SENDER: [(Mail(ANN), b"250 ok\r\n")],
-        State.RECIPIENTS: [(Mail(ANN), b"250 ok\r\n"), (Rcpt(BOB), b"250 ok\r\n")],
-        State.AUTH: [(Auth(b"LOGIN"), b"334 \r\n")],
-        State.DONE: [(StartTls(), b"220 go\r\n")],
-        State.CLOSING: [(Noop(), b"421 bye\r\n")],
-    }
-    exchanges[State.CONTENT] = [*exchanges[State.RECIPIENTS], (Data(), b"354 go\r\n")]
-    chunk: list[tuple[Command | Content | ContentEnd, bytes]] = [(Bdat(1, last=False), b""), (Content(b"x"), b"")]
-    exchanges[State.CHUNKS] = [*exchanges[State.RECIPIENTS], *chunk, (ContentEnd(last=False), b"250 ok\r\n")]
-    exchanges[State.BROKEN] = [*exchanges[State.RECIPIENTS], *chunk, (ContentEnd(last=False), b"552 no\r\n")]
-    for said, answer in exchanges[state]:
-        core.send(said)
-        hear(core, answer)
-    return core
-
-
-# ---------------------------------------------------------------------------------------------- the tables
+from tests.wire.smtp.client_core import ALL, ANN, BOB, EXAMPLES, hear, in_state, ready
 
 
 @pytest.mark.parametrize("state", State)
@@ -148,9 +88,6 @@ def test_where_each_reply_leads(digit, kind, state, said):
     else:
         assert isinstance(event, Violation)
         assert core.over
-
-
-# --------------------------------------------------------------------------------------------- pipelining
 
 
 def test_nothing_goes_before_an_answer_without_pipelining():
@@ -212,121 +149,6 @@ def test_next_message_may_stand_behind_the_content_but_not_within():
     core.send(Data())
     events = hear(core, b"250 taken\r\n250 ok\r\n250 ok\r\n354 go\r\n")
     assert [type(event.command) for event in events] == [ContentEnd, Mail, Rcpt, Data]
-
-
-# ------------------------------------------------------------------------------------------------ content
-
-
-def test_content_only_behind_a_354():
-    core = ready()
-    for message in (Content(b"text"), ContentEnd()):
-        with pytest.raises(LocalProtocolError):
-            core.send(message)
-    core.send(Mail(ANN))
-    core.send(Rcpt(BOB))
-    core.send(Data())
-    with pytest.raises(LocalProtocolError):
-        core.send(Content(b"text"))
-    hear(core, b"250 ok\r\n250 ok\r\n451 later\r\n")
-    with pytest.raises(LocalProtocolError):
-        core.send(Content(b"text"))
-    assert core.state is State.RECIPIENTS
-    core.send(Rset())
-
-
-def test_content_is_stuffed_and_ended():
-    core = in_state(State.CONTENT)
-    assert core.send(Content(b"")) == b""
-    assert core.send(Content(b".one\r")) == b"..one"
-    assert core.send(Content(b"\n.two")) == b"\r\n..two"
-    with pytest.raises(LocalProtocolError):
-        core.send(ContentEnd(last=False))
-    assert core.send(ContentEnd()) == b"\r\n.\r\n"
-    with pytest.raises(LocalProtocolError):
-        core.send(ContentEnd())
-
-
-def test_chunks_are_octets_and_are_counted():
-    core = in_state(State.RECIPIENTS)
-    assert core.send(Bdat(5, last=False)) == b"BDAT 5\r\n"
-    with pytest.raises(LocalProtocolError):
-        core.send(ContentEnd(last=False))
-    assert core.send(Content(b".\n")) == b".\n"
-    with pytest.raises(LocalProtocolError):
-        core.send(Rset())
-    core.send(Content(b"\r\0\xff"))
-    with pytest.raises(LocalProtocolError):
-        core.send(Content(b"x"))
-
-
-def test_announced_length_must_be_met_and_last_must_be_last():
-    core = in_state(State.RECIPIENTS)
-    core.send(Bdat(2, last=True))
-    core.send(Content(b"xy"))
-    with pytest.raises(LocalProtocolError):
-        core.send(ContentEnd(last=False))
-    assert core.send(ContentEnd()) == b""
-    with pytest.raises(LocalProtocolError):
-        core.send(Bdat(2, last=True))
-
-
-def test_data_does_not_follow_a_chunk():
-    core = in_state(State.CHUNKS)
-    for command in (Data(), Rcpt(BOB), Mail(ANN)):
-        with pytest.raises(LocalProtocolError):
-            core.send(command)
-
-
-def test_binary_content_goes_by_bdat_only():
-    core = ready()
-    core.send(Mail(ANN, body=Body.BINARY))
-    core.send(Rcpt(BOB))
-    with pytest.raises(LocalProtocolError, match="BINARYMIME"):
-        core.send(Data())
-    core.send(Bdat(0, last=True))
-
-
-def test_early_refusal_of_data_ends_the_connection_and_the_content():
-    core = in_state(State.CONTENT)
-    core.send(Content(b"one\r\n"))
-    [event] = hear(core, b"552 5.3.4 Enough\r\n")
-    assert isinstance(event, Replied)
-    assert event.command == ContentEnd()
-    assert core.over
-    assert core.send(Content(b"two\r\n")) == b""
-    assert core.send(ContentEnd()) == b""  # the end must not make a message of the half that was said
-    with pytest.raises(LocalProtocolError):
-        core.send(Mail(ANN))
-
-
-def test_early_refusal_of_a_chunk_lets_the_chunk_end():
-    core = in_state(State.RECIPIENTS)
-    core.send(Bdat(4, last=False))
-    core.send(Content(b"xx"))
-    hear(core, b"452 4.3.1 Full\r\n")
-    assert core.send(Content(b"yy")) == b"yy"
-    core.send(ContentEnd(last=False))
-    assert core.outstanding == 0
-    with pytest.raises(LocalProtocolError):
-        core.send(Bdat(0, last=True))
-    core.send(Rset())
-    assert [type(event) for event in hear(core, b"250 ok\r\n")] == [Replied]
-
-
-@pytest.mark.parametrize("begin", [[Data()], [Bdat(4, last=True)]])
-def test_content_cannot_be_accepted_before_its_end(begin):
-    core = in_state(State.RECIPIENTS)
-    for command in begin:
-        core.send(command)
-    hear(core, b"354 go\r\n" if begin == [Data()] else b"")
-    core.send(Content(b"one"))
-    [event] = hear(core, b"250 taken\r\n")
-    assert isinstance(event, Violation)
-    assert core.send(Content(b"x")) == b""
-    assert core.send(ContentEnd()) == b""
-
-
-# --------------------------------------------------------------------------------------- what is not offered
 
 
 @pytest.mark.parametrize(
@@ -394,176 +216,6 @@ def test_authentication_happens_once():
     with pytest.raises(LocalProtocolError, match="second time"):
         core.send(Auth(b"PLAIN", b"x"))
 
-
-# ---------------------------------------------------------------------------------------------------- LMTP
-
-
-def test_each_dialect_has_its_hello():
-    with pytest.raises(LocalProtocolError):
-        SmtpClientCore(greeted=True).send(Ehlo("x", lmtp=True))
-    for command in (Ehlo("x"), Helo("x")):
-        with pytest.raises(LocalProtocolError):
-            SmtpClientCore(greeted=True, lmtp=True).send(command)
-
-
-def test_lmtp_answers_for_each_accepted_recipient():
-    core = ready(lmtp=True)
-    for command in (Mail(ANN), Rcpt(BOB), Rcpt(ANN), Rcpt(BOB), Data()):
-        core.send(command)
-    hear(core, b"250 ok\r\n250 ok\r\n550 no\r\n250 ok\r\n354 go\r\n")
-    core.send(ContentEnd())
-    assert core.outstanding == 1
-    [first] = hear(core, b"250 one\r\n")
-    assert core.outstanding == 1
-    [second] = hear(core, b"451 two\r\n")
-    assert core.outstanding == 0
-    assert (first.command, first.reply.code) == (ContentEnd(), 250)
-    assert (second.command, second.reply.code) == (ContentEnd(), 451)
-    assert isinstance(hear(core, b"250 three\r\n")[0], Violation)
-
-
-def test_lmtp_354_without_a_recipient_is_a_violation():
-    core = ready(lmtp=True)
-    for command in (Mail(ANN), Rcpt(BOB), Data()):
-        core.send(command)
-    assert isinstance(hear(core, b"250 ok\r\n550 no\r\n354 go\r\n")[-1], Violation)
-
-
-# ------------------------------------------------------------------------------ greeting, 421, STARTTLS, the end
-
-
-def test_greeting_comes_first_and_once():
-    core = SmtpClientCore()
-    assert core.role is Role.CLIENT
-    assert core.timeout is Phase.GREETING
-    [event] = hear(core, b"220-mx.example.net\r\n220 ESMTP\r\n")
-    assert isinstance(event, Greeting)
-    assert event.reply.lines == ("mx.example.net", "ESMTP")
-    assert core.timeout is Phase.WORKING
-    assert isinstance(hear(core, b"220 again\r\n")[0], Violation)
-
-
-@pytest.mark.parametrize(
-    ("greeting", "state"),
-    [
-        (b"554 no", State.REFUSED),
-        (b"521 never", State.REFUSED),
-        (b"450 later", State.REFUSED),
-        (b"421 bye", State.CLOSING),
-    ],
-)
-def test_negative_greeting(greeting, state):
-    core = SmtpClientCore()
-    [event] = hear(core, greeting + b"\r\n")
-    assert isinstance(event, Greeting)
-    assert core.state is state
-    assert core.over
-
-
-def test_greeting_that_wants_more_is_a_violation():
-    assert isinstance(hear(SmtpClientCore(), b"354 go\r\n")[0], Violation)
-
-
-def test_421_that_answers_nothing():
-    core = ready()
-    [event] = hear(core, b"421 4.4.2 Idle too long\r\nand so on")
-    assert isinstance(event, Closing)
-    assert event.reply.text == "Idle too long"
-    assert core.buffered == 0
-    with pytest.raises(LocalProtocolError):
-        core.send(Mail(ANN))
-
-
-def test_421_answers_the_oldest_and_ends_all():
-    core = ready()
-    for command in (Mail(ANN), Rcpt(BOB), Rcpt(ANN)):
-        core.send(command)
-    events = hear(core, b"250 ok\r\n421 bye\r\n250 ok\r\n")
-    assert [event.reply.code for event in events] == [250, 421, 250]
-    assert core.over
-    with pytest.raises(LocalProtocolError):
-        core.send(Quit())
-
-
-def test_core_is_done_after_starttls_and_keeps_what_it_did_not_parse():
-    core = ready()
-    core.send(StartTls())
-    events = hear(core, b"220 go\r\n250 injected\r\n")
-    assert len(events) == 1
-    assert core.next_event() is PAUSED
-    core.receive_data(b"\x16\x03")
-    assert core.trailing_data == b"250 injected\r\n\x16\x03"
-    fresh = SmtpClientCore(greeted=True)
-    assert not fresh.capabilities.keywords
-    assert fresh.send(Ehlo("relay.example.org")) == b"EHLO relay.example.org\r\n"
-
-
-def test_refused_starttls_changes_nothing():
-    core = ready()
-    core.send(StartTls())
-    hear(core, b"454 4.7.0 no\r\n")
-    assert core.capabilities.starttls
-    assert core.trailing_data == b""
-    core.send(Mail(ANN))
-
-
-def test_end_of_file_comes_behind_what_was_said_before_it():
-    core = ready()
-    core.send(Quit())
-    core.receive_data(b"221 bye\r\n22")
-    core.receive_data(b"")
-    assert isinstance(core.next_event(), Replied)
-    assert isinstance(core.next_event(), EndOfFile)
-
-
-@pytest.mark.parametrize("octets", [b"250 what for\r\n", b"hello\r\n", b"\0\r\n", b"x" * 20_000, b"250-x\r\n" * 600])
-def test_violation_is_an_event_and_the_last(octets):
-    core = ready()
-    [event] = hear(core, octets)
-    assert isinstance(event, Violation)
-    assert hear(core, b"220 hello again\r\n") == []
-    assert core.buffered == 0
-    assert core.next_event() is PAUSED
-
-
-def test_limits_of_time_follow_the_oldest_command():
-    # RFC 5321 section 4.5.3.2
-    core = ready()
-    assert core.timeout is Phase.WORKING
-    for command in (Mail(ANN), Rcpt(BOB), Data()):
-        core.send(command)
-    assert core.timeout is Phase.MAIL
-    hear(core, b"250 ok\r\n")
-    assert core.timeout is Phase.RECIPIENT
-    hear(core, b"250 ok\r\n")
-    assert core.timeout is Phase.DATA_INITIATION
-    hear(core, b"354 go\r\n")
-    assert core.timeout is Phase.DATA_BLOCK
-    core.send(ContentEnd())
-    assert core.timeout is Phase.DATA_TERMINATION
-    core.send(Rset())
-    core.send(Quit())
-    assert core.timeout is Phase.DATA_TERMINATION
-    hear(core, b"250 ok\r\n")
-    assert core.timeout is Phase.RESPONSE
-    hear(core, b"250 ok\r\n")
-    assert core.timeout is Phase.QUIT
-
-
-def test_limits_of_time_of_chunks():
-    core = in_state(State.RECIPIENTS)
-    core.send(Bdat(1, last=False))
-    assert core.timeout is Phase.DATA_BLOCK
-    core.send(Content(b"x"))
-    core.send(ContentEnd(last=False))
-    assert core.timeout is Phase.DATA_BLOCK
-    core.send(Bdat(0, last=True))
-    core.send(ContentEnd())
-    hear(core, b"250 ok\r\n")
-    assert core.timeout is Phase.DATA_TERMINATION
-
-
-# ---------------------------------------------------------------------------------------------------- fuzz
 
 MESSAGES = [*EXAMPLES, Content(b"x"), Content(b".\r\n"), ContentEnd(), ContentEnd(last=False), Bdat(1, last=False)]
 PIECES = [

@@ -94,7 +94,10 @@ def test_every_mixture_with_nul_and_longer_tokens(rule: LineEndRule) -> None:
     assert len(mixtures) == 6**4
 
 
-@given(st.lists(st.sampled_from([b"\r\n", b"\n", b"\r", b".", b"\r\n.", b"\r\n.\r\n", b"text", b"\x00", b"\xff"])), st.data())
+@given(
+    st.lists(st.sampled_from([b"\r\n", b"\n", b"\r", b".", b"\r\n.", b"\r\n.\r\n", b"text", b"\x00", b"\xff"])),
+    st.data(),
+)
 def test_content_does_not_depend_on_packets(tokens: list[bytes], data: st.DataObject) -> None:
     octets = b"".join(tokens) + b"\r\n.\r\nMAIL"
     cuts = sorted(data.draw(st.sets(st.integers(0, len(octets)))))

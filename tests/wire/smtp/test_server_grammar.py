@@ -95,8 +95,10 @@ def test_response_is_decoded(line: bytes, response: bytes | None) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    [b"=", b"A", b"AA", b"AAA", b"AA=", b"AAAAA", b"=AAA", b"AAA=BBB=", b"AA==AA==", b"AAA=A", b"A-A_", b" AAAA", b"AAAA "]
-    + [b"AAAA\n", b"AA AA", b"**", b"AAAA*", b"\xff\xff\xff\xff", b"\0"],
+    [
+        *(b"=", b"A", b"AA", b"AAA", b"AA=", b"AAAAA", b"=AAA", b"AAA=BBB=", b"AA==AA==", b"AAA=A", b"A-A_", b" AAAA"),
+        *(b"AAAA ", b"AAAA\n", b"AA AA", b"**", b"AAAA*", b"\xff\xff\xff\xff", b"\0"),
+    ],
 )
 def test_response_outside_the_alphabet_is_refused(line: bytes) -> None:
     # RFC 4954 section 4: rejected, not ignored

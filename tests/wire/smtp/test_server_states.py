@@ -66,7 +66,7 @@ def test_table_has_every_state_in_which_lines_are_commands() -> None:
     assert {state for _, state, _ in cells(TABLE)} == set(State) - other
 
 
-@pytest.mark.parametrize(("line", "state", "expected"), cells(TABLE), ids=lambda value: str(getattr(value, "name", value)))
+@pytest.mark.parametrize(("line", "state", "expected"), cells(TABLE))
 def test_command_in_state(line: bytes, state: State, expected: str) -> None:
     core = core_in(state)
     core.receive_data(line + b"\r\n")
@@ -106,7 +106,9 @@ def test_command_within_an_auth_exchange_is_a_response(line: bytes) -> None:
     core.receive_data(line + b"\r\n")
     event = core.next_event()
     assert isinstance(event, AuthResponse)
-    assert (event.fault is None) == (line in {b"WHAT", b"MAIL", b"DATA", b"RSET", b"NOOP", b"HELP", b"QUIT", b"STARTTLS"})
+    # These happen to be Base64.
+    decodable = {b"WHAT", b"MAIL", b"DATA", b"RSET", b"NOOP", b"HELP", b"QUIT", b"STARTTLS"}
+    assert (event.fault is None) == (line in decodable)
 
 
 @pytest.mark.parametrize("line", sorted({line for line, _, _ in cells(TABLE)}))
@@ -247,8 +249,10 @@ def test_lmtp_differs_in_what_has_no_recipient(state: State) -> None:
 
 @pytest.mark.parametrize(
     ("verb", "lmtp", "known"),
-    [(b"EHLO", False, True), (b"HELO", False, True), (b"LHLO", False, False)]
-    + [(b"EHLO", True, False), (b"HELO", True, False), (b"LHLO", True, True)],
+    [
+        *((b"EHLO", False, True), (b"HELO", False, True), (b"LHLO", False, False)),
+        *((b"EHLO", True, False), (b"HELO", True, False), (b"LHLO", True, True)),
+    ],
 )
 def test_each_dialect_has_its_own_greeting(verb: bytes, lmtp: bool, known: bool) -> None:
     core = core_in(State.INITIAL, LMTP_OFFER if lmtp else OFFER)
@@ -257,14 +261,10 @@ def test_each_dialect_has_its_own_greeting(verb: bytes, lmtp: bool, known: bool)
     assert (said == replies.UNRECOGNIZED.encoded) is not known
 
 
-def commands_without_answers() -> list[type[Event]]:
-    return [Content, Bdat]
-
-
-@pytest.mark.parametrize("kind", [Ehlo, Helo, Mail, Rcpt, Data, Rset, Noop, Help, Vrfy, Quit, StartTls, Auth, AuthResponse])
+@pytest.mark.parametrize(
+    "kind", [Ehlo, Helo, Mail, Rcpt, Data, Rset, Noop, Help, Vrfy, Quit, StartTls, Auth, AuthResponse]
+)
 def test_every_event_but_content_waits_for_its_answer(kind: type[Event]) -> None:
-    assert kind in CONSENT
-    assert kind not in commands_without_answers()
     name = {Ehlo: "EHLO", Helo: "HELO", AuthResponse: "response"}.get(kind) or getattr(kind, "verb", "")
     state, octets = BEGINNINGS[name]
     core = core_in(state)
