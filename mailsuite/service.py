@@ -21,6 +21,7 @@ from typing import Any
 
 from twisted.application.service import IService, Service
 from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.plugin import getPlugins
@@ -121,8 +122,12 @@ def preflight(settings: Settings) -> None:
         ClientTLS(_path(settings, settings.relay.ca_file))
     except TLSSettingsError as error:
         raise StartError(f"tls: {error}") from None
-    _agent_maker(settings.local.agent)
+    _local_agent(settings, _AgentParts(settings, Clock(), _in_no_thread))  # made to see that its options are right
     _routes(settings)
+
+
+def _in_no_thread(_function: Callable[..., Any], *_args: Any) -> Deferred[Any]:
+    raise StartError("a delivery agent cannot work before the service runs; make it wait for its first run")
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +141,8 @@ class State:
     def prepare(cls, settings: Settings, seconds: Callable[[], float], owner: tuple[int, int] | None) -> State:
         """Make or read it; what root makes is given to `owner`. Raises `StartError`, `TLSSettingsError`."""
         directory = settings.data_directory
-        before = set(directory.iterdir()) if directory.exists() else None
         try:
+            before = set(directory.iterdir()) if directory.exists() else None
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             state = cls(_load_tls(settings, seconds), _decoy_key(directory))
             if owner is not None and os.geteuid() == 0:

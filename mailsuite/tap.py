@@ -9,6 +9,7 @@ import os
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from twisted.application.service import IService
 from twisted.python import usage
@@ -42,21 +43,27 @@ def makeService(options: Options) -> IService:
     try:
         path = options["config"]
         settings = Settings() if path is None else Settings.load(Path(path).absolute())
-        twistd: dict[str, int | None] = {} if options.parent is None else options.parent
+        twistd: dict[str, Any] = {} if options.parent is None else options.parent
         uid, gid = twistd.get("uid"), twistd.get("gid")
+        owner = None if uid is None else (uid, -1 if gid is None else gid)
+        made = service.makeService(settings, owner=owner, on_failure=partial(_fail, twistd))
         if os.geteuid() == 0 and uid in (None, 0):
             service.serving_as_root(settings)
-        owner = None if uid is None else (uid, -1 if gid is None else gid)
-        return service.makeService(settings, owner=owner, on_failure=partial(_fail, twistd))
+        return made
     except (SettingsError, service.StartError) as error:
         raise SystemExit(f"mailsuite: {error}") from None
 
 
-def _fail(twistd: dict[str, int | None], error: Exception) -> None:
+def _fail(twistd: dict[str, Any], error: Exception) -> None:
     """Say why the service cannot start, and end the process: at once, or when the reactor has stopped."""
     from twisted.internet import reactor
 
-    sys.stderr.write(f"mailsuite: {error}\n")
+    sentence = f"mailsuite: {error}"
+    # twistd has put its log in the place of stderr. Where that is the terminal too, it need not be said twice.
+    if sys.__stderr__ is not None:
+        print(sentence, file=sys.__stderr__, flush=True)
+    if twistd.get("logfile") not in (None, "-") or twistd.get("syslog") or not twistd.get("nodaemon"):
+        sys.stderr.write(f"{sentence}\n")
     if not reactor.running:
         if twistd.get("statusPipe") is not None:
             # twistd is in the background: its other half waits to hear of an error, and never hears of an exit.

@@ -74,18 +74,18 @@ def user() -> None:
     """
 
 
-@user.command("add")
+@user.command("add", short_help="Add an account.")
 @click.argument("address")
 @_password_options
 @click.option("--no-password", is_flag=True, help="Add a mailbox that nobody can log in to.")
 @click.option("--cram", is_flag=True, help="Keep the password itself too, for CRAM-MD5 (fetchmail's ODMR).")
-@click.option("--scram", is_flag=True, help="Keep a SCRAM-SHA-256 secret too.")
+@click.option("--scram", is_flag=True, help="Keep what SCRAM-SHA-256 needs too.")
 @click.option(
     "--address",
     "further",
     metavar="ADDRESS",
     multiple=True,
-    help="A further address of the account; @DOMAIN takes all that nobody else has there. May be repeated.",
+    help="A further address of the account; @DOMAIN takes all that nobody else has there. May be given several times.",
 )
 @click.pass_obj
 def add_user(
@@ -102,7 +102,8 @@ def add_user(
     """Add an account with the mailbox ADDRESS, such as alice@example.org.
 
     Its domain must be local (see "mailsuite domain"). Without an option the password is asked for, twice. Its
-    argon2id hash is kept, and no more than that unless --cram or --scram asks for it.
+    argon2id hash is kept, which serves PLAIN and LOGIN, the mechanisms of common mail clients under TLS; no more
+    than that is kept unless --cram or --scram asks for it.
     """
     if no_password and (cram or scram):
         raise click.UsageError("--cram and --scram keep a password's secret; they cannot go with --no-password.")
@@ -118,7 +119,9 @@ def add_user(
 @click.argument("address")
 @_password_options
 @click.option("--cram/--no-cram", default=None, help="Keep the password itself too, or no longer. Default: as before.")
-@click.option("--scram/--no-scram", default=None, help="Keep a SCRAM secret too, or no longer. Default: as before.")
+@click.option(
+    "--scram/--no-scram", default=None, help="Keep what SCRAM-SHA-256 needs, or no longer. Default: as before."
+)
 @click.pass_obj
 def change_password(
     context: HasDirectory,
@@ -144,8 +147,10 @@ def change_password(
 
 @user.command("address")
 @click.argument("address")
-@click.option("--add", "added", metavar="ADDRESS", multiple=True, help="A further address. May be repeated.")
-@click.option("--del", "deleted", metavar="ADDRESS", multiple=True, help="One to take away. May be repeated.")
+@click.option("--add", "added", metavar="ADDRESS", multiple=True, help="A further address. May be given several times.")
+@click.option(
+    "--del", "deleted", metavar="ADDRESS", multiple=True, help="One to take away. May be given several times."
+)
 @click.pass_obj
 def change_addresses(context: HasDirectory, address: str, added: tuple[str, ...], deleted: tuple[str, ...]) -> None:
     """Give the account ADDRESS further addresses, or take some away.
@@ -223,17 +228,17 @@ def alias() -> None:
 @click.argument("targets", metavar="TARGET...", nargs=-1, required=True)
 @click.pass_obj
 def add_alias(context: HasDirectory, address: str, targets: tuple[str, ...]) -> None:
-    """Let mail for ADDRESS go to each TARGET.
+    """Let mail for ADDRESS go to each TARGET, an address here or elsewhere.
 
-    @DOMAIN for ADDRESS takes all mail for addresses of that domain which are not there. One that is an alias
-    already gets further targets.
+    @DOMAIN for ADDRESS takes the mail of all addresses in that domain that are neither an account's nor an alias.
+    One that is an alias already gets further targets.
     """
     with _directory(context) as directory:
         added = directory.add_alias(address, targets)
     click.echo(f"{added.address} leads to {', '.join(map(str, added.targets))}")
 
 
-@alias.command("del")
+@alias.command("del", short_help="Delete an alias, or some of its targets.")
 @click.argument("address")
 @click.argument("targets", metavar="[TARGET...]", nargs=-1)
 @_yes_option

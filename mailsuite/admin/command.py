@@ -51,21 +51,26 @@ class Context:
 )
 @click.pass_context
 def root(context: click.Context, config: Path | None) -> None:
-    """Look after a mailsuite server. The server itself is started by `twistd mailsuite`."""
+    """Look after a mailsuite server. The server itself is started by "twistd mailsuite --config FILE"."""
     context.obj = Context(config)
 
 
-@root.command()
+@root.command(short_help="Say what is wrong with a configuration.")
 @click.argument("file", type=click.Path(path_type=Path))
 def check(file: Path) -> None:
-    """Check a configuration: each fault in a sentence that names file, key, reason and cure."""
+    """Say what is wrong with the configuration FILE: a sentence for each fault, with key, reason and cure.
+
+    Certificates and password files are looked at as well, so run it as a user who may read them.
+    """
     from mailsuite.service import StartError, preflight
 
     try:
         settings = Settings.load(file.absolute())
         preflight(settings)
-    except (SettingsError, StartError) as error:
+    except SettingsError as error:
         raise click.ClickException(str(error)) from None
+    except StartError as error:
+        raise click.ClickException(f"{file}: {error}") from None
     click.echo(f"{file}: nothing is wrong with it.")
     if settings.accounts.postmaster is None:
         click.echo(

@@ -26,9 +26,10 @@ data_directory = "."
 postmaster = "{_USER}"
 """
 
+# To be pasted, so nothing here depends on how far it is indented.
 _WELCOME = """\
 
-  A mail server runs on the loopback now. It has one account:
+  A mail server starts on the loopback. It has one account:
 
       user      {user}
       password  {password}
@@ -40,13 +41,9 @@ _WELCOME = """\
 
   or, without swaks:
 
-      {python} - <<'PY'
-      import smtplib, ssl
-      with smtplib.SMTP("127.0.0.1", 2587) as smtp:
-          smtp.starttls(context=ssl._create_unverified_context())
-          smtp.login("{user}", "{password}")
-          smtp.sendmail("{user}", "{user}", "Subject: the first mail\\n\\nIt works.\\n")
-      PY
+      python3 -c "import smtplib; s = smtplib.SMTP('127.0.0.1', 2587); s.starttls(); \\
+            s.login('{user}', '{password}'); \\
+            s.sendmail('{user}', '{user}', 'Subject: the first mail\\n\\nIt works.')"
 
   It lands in
 
@@ -57,7 +54,7 @@ _WELCOME = """\
 """
 
 
-@click.command()
+@click.command(short_help="Start a server to try out, on the loopback.")
 @click.option(
     "--directory",
     type=click.Path(path_type=Path, file_okay=False),
@@ -66,7 +63,10 @@ _WELCOME = """\
     help="Where settings, queue and mail of the demonstration lie.",
 )
 def demo(directory: Path) -> None:
-    """Start a server on the loopback, with a self-signed certificate and one account."""
+    """Start a server to try out: on the loopback, with a self-signed certificate and one account.
+
+    It says how to send a first message, and where it lands. The account gets a new password each time.
+    """
     directory = directory.absolute()
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     configuration = directory / "mailsuite.toml"
@@ -80,7 +80,6 @@ def demo(directory: Path) -> None:
         _WELCOME.format(
             user=_USER,
             password=password,
-            python=Path(sys.executable).name,
             maildir=maildirs / _DOMAIN / "alice",
             directory=directory,
         )

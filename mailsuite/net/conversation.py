@@ -26,7 +26,6 @@ from mailsuite.mail.session import Peer, TLSFacts
 from mailsuite.net.timeouts import Patience, Timeouts
 from mailsuite.wire.core import (
     NEED_DATA,
-    PAUSED,
     Answer,
     ConnectionClosed,
     Core,
@@ -253,13 +252,16 @@ class Conversation:
                 if event.closing:
                     self._outlet.close()
                     raise ConnectionClosed("the peer was told that the connection ends")
-            elif isinstance(event, Violation):
-                raise RemoteProtocolError(event.reason)
-            elif isinstance(event, EndOfFile):
-                self.flush()
-                raise ConnectionClosed("the peer has ended the connection")
-            elif event is PAUSED:
-                raise LocalProtocolError("the session waits for an event before it has answered the last one")
+            else:
+                self._raise(event)
+
+    def _raise(self, event: object) -> None:
+        if isinstance(event, Violation):
+            raise RemoteProtocolError(event.reason)
+        if isinstance(event, EndOfFile):
+            self.flush()
+            raise ConnectionClosed("the peer has ended the connection")
+        raise LocalProtocolError("the session waits for an event before it has answered the last one")
 
     def _pull_last(self, why: str) -> Event:
         """What a server said before the connection was lost is still heard: it may be the 250 to a message."""

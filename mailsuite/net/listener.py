@@ -68,7 +68,7 @@ def parse_endpoint(reactor: object, endpoint: str) -> IStreamServerEndpoint:
 
 
 class Listener(Service):
-    """Listens on `endpoint` and serves by `factory`.
+    """Listens on `endpoint`, and serves by `factory` from `startService` on.
 
     When it stops, connections are told so and have `grace` seconds to end. Raises `ListenError` where it is made, or
     started.
@@ -100,6 +100,7 @@ class Listener(Service):
         if self._opening is None:
             self.privilegedStartService()
         super().startService()  # type: ignore[no-untyped-call]
+        self._accept(on=True)
 
     async def _stop(self) -> None:
         opening, self._opening = self._opening, None
@@ -116,7 +117,14 @@ class Listener(Service):
 
     def _opened(self, port: IListeningPort) -> None:
         self._port = port
+        self._accept(on=bool(self.running))
         _log.info("listening on {address}", address=port.getHost())
+
+    def _accept(self, *, on: bool) -> None:
+        """Whoever connects between the opening of the port and the start of the service waits for the greeting."""
+        switch = getattr(self._port, "startReading" if on else "stopReading", None)
+        if switch is not None:
+            switch()
 
     def _log_failure(self, failure: Failure) -> None:
         _log.error("{error}", error=self._in_words(failure.value))

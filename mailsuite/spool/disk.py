@@ -26,12 +26,23 @@ _IDLE_CONNECTIONS = 4
 _log = Logger()
 
 
+class _Thread(threading.Thread):
+    """Ends with the process, as the writer's thread does: an end without a stop is a crash like any other."""
+
+    def __init__(self, **keywords: Any) -> None:
+        super().__init__(daemon=True, **keywords)
+
+
+class _Pool(ThreadPool):
+    threadFactory = _Thread  # type: ignore[assignment]  # it takes keywords only
+
+
 class Disk:
     """A pool of threads, which knows when all of its work is done."""
 
     def __init__(self, reactor: IReactorFromThreads, threads: int) -> None:
         self._reactor = reactor
-        self._pool = ThreadPool(0, threads, "spool")
+        self._pool = _Pool(0, threads, "spool")
         self._running = 0
         self._waiting: list[Deferred[None]] = []
         self._open = False

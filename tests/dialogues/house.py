@@ -248,7 +248,7 @@ class House:
             ),
             tls,
             submission="submission" in words,
-            trusted=tuple(ip_network(words["trusted"]) for _ in range("trusted" in words)),
+            trusted=tuple(ip_network(word) for word in words.get("trusted", "").split(",") if word),
             max_recipients=int(words.get("max-recipients", "1000")),
         )
 

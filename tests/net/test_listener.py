@@ -11,7 +11,7 @@ from twisted.internet.endpoints import TCP4ClientEndpoint, UNIXClientEndpoint, c
 from twisted.internet.error import CannotListenError, ConnectionDone
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.internet.protocol import Protocol
-from twisted.internet.task import Clock
+from twisted.internet.task import Clock, deferLater
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 
@@ -281,6 +281,23 @@ def test_serves_over_tcp_and_stops(reactor, run):
         await listener.stopService()
         assert await idle.lost == b"one\n" + replies.SHUTTING_DOWN.encoded
         assert listener.factory.connections == set()
+
+    run(scenario())
+
+
+def test_who_connects_before_the_service_has_started_waits_for_it(reactor, run):
+    async def scenario():
+        listener = Listener(reactor, "tcp:0:interface=127.0.0.1", factory_of(reactor))
+        listener.privilegedStartService()
+        port = listener.address.port
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as client:
+            await deferLater(reactor, 0.05)
+            assert listener.factory.connections == set()
+            listener.startService()
+            client.sendall(b"hello\n")
+            await deferLater(reactor, 0.05)
+            assert client.recv(100) == b"hello\n"
+        await listener.stopService()
 
     run(scenario())
 
