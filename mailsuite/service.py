@@ -51,6 +51,7 @@ from mailsuite.net.selfsigned import make_self_signed
 from mailsuite.net.timeouts import Timeouts
 from mailsuite.net.tls import ClientTLS, ServerTLS, TLSSettingsError
 from mailsuite.session.inbound import Door
+from mailsuite.session.loglines import LogLines
 from mailsuite.spool.sqlite import SqliteSpool
 from mailsuite.wire import sasl
 from mailsuite.wire.smtp.content import LineEndRule
@@ -244,6 +245,7 @@ class Parts:
         self._settings = settings
         self._reactor = reactor
         self.seconds: Callable[[], float] = reactor.seconds
+        self._log_lines = LogLines(reactor)
         self._timeouts = Timeouts(command=settings.limits.command_time, data_block=settings.limits.content_time)
         chance = SystemRandom()
         reader = DirectoryReader(settings.path(settings.accounts.file))
@@ -352,6 +354,7 @@ class Parts:
             submission=submission,
             trusted=(*listen.trusted, *(_LOOPBACK if settings.receive.trust_loopback else ())),
             max_recipients=settings.limits.recipients,
+            log=self._log_lines,
         )
 
 

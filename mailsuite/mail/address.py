@@ -94,7 +94,7 @@ def parse_path(text: str) -> tuple[Address | None, str] | None:
     accepted and ignored (RFC 5321 section 4.1.1.3 and appendix C). `<postmaster>` needs no domain.
     """
     plain = _PLAIN_PATH.match(text)
-    if plain is not None and is_domain(plain[2]):
+    if plain is not None and _is_short(plain[2]):
         return Address(plain[1], plain[2]), text[plain.end() :]
     if not text.startswith("<"):
         return None
@@ -117,8 +117,7 @@ def parse_path(text: str) -> tuple[Address | None, str] | None:
 
 def is_domain(text: str) -> bool:
     """Whether the text is a Domain (RFC 5321 section 4.1.2, with U-labels of RFC 6531)."""
-    octets = len(text) if text.isascii() else len(text.encode("utf-8"))
-    return octets <= _MAX_DOMAIN and _DOMAIN.fullmatch(text) is not None
+    return _is_short(text) and _DOMAIN.fullmatch(text) is not None
 
 
 def is_address_literal(text: str) -> bool:
@@ -137,6 +136,10 @@ def parse_literal(text: str) -> IPv4Address | IPv6Address | None:
         return IPv4Address(inner)
     except ValueError:
         return None
+
+
+def _is_short(domain: str) -> bool:
+    return (len(domain) if domain.isascii() else len(domain.encode("utf-8"))) <= _MAX_DOMAIN
 
 
 def _local_part_end(text: str) -> int | None:

@@ -25,6 +25,7 @@ from mailsuite.mail.session import Identity
 from mailsuite.mail.trace import received_line, with_protocol
 from mailsuite.session.authentication import Authentication
 from mailsuite.session.handover import Handover
+from mailsuite.session.loglines import LogLines
 from mailsuite.session.reception import Amendments, Reception
 from mailsuite.wire.core import ConnectionClosed, Event, PeerTooSlow
 from mailsuite.wire.sasl import ServerParameters
@@ -60,7 +61,8 @@ class Door:
 
     `offer` is what is offered in plaintext, `secure_offer` under TLS. `tls` is what STARTTLS hands over to.
     `submission` demands authentication, binds senders to the account and completes messages (RFC 6409).
-    `trusted` are networks whose peers may relay without authentication. `now` gives POSIX seconds.
+    `trusted` are networks whose peers may relay without authentication. `now` gives POSIX seconds. `log` takes a line
+    for each message that was queued.
     """
 
     hostname: str
@@ -75,6 +77,7 @@ class Door:
     submission: bool = False
     trusted: tuple[IPv4Network | IPv6Network, ...] = ()
     max_recipients: int = 1000  # RFC 5321 section 4.5.3.1.8 asks for 100 at least
+    log: Callable[[str], None] = field(default_factory=LogLines)
 
     def open(self, *, secure: bool = False, greeted: bool = False) -> tuple[SmtpServerCore, InboundSession]:
         """A core and a session for a new connection, or for the same one after STARTTLS (`greeted`)."""
@@ -293,13 +296,10 @@ class InboundSession:
             size = await reception.commit()
         finally:
             self._forget()
-        _log.info(
-            "{queue_id}: from <{sender}> of {host} for {count} recipients, {size} octets: queued",
-            queue_id=queue_id,
-            sender=reception.envelope.reverse_path or "",
-            host=self._conversation.peer.host or "a local socket",
-            count=len(reception.targets),
-            size=size,
+        who = f" as {reception.envelope.submitter}" if reception.envelope.submitter else ""
+        self._door.log(
+            f"{queue_id}: from=<{reception.envelope.reverse_path or ''}> of {self._conversation.peer.host or 'a local socket'}"
+            f"{who} for {len(reception.targets)} recipients, {size} octets: queued"
         )
         return replies.QUEUED.saying(f"Queued as {queue_id}")
 

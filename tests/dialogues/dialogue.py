@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 
-_ESCAPE = re.compile(r"\\(?:x([0-9a-fA-F]{2})|\{(.*?)\*(\d+)\}|(.))", re.DOTALL)
+_ESCAPE = re.compile(r"\\(?:x([0-9a-fA-F]{2})|\{(.*?)\*(\d+)\}|(.?))", re.DOTALL)
 _PLAIN = {"r": b"\r", "n": b"\n", "t": b"\t", "\\": b"\\"}
 _GOES_ON = re.compile(r"(\d{3}-)\.\.\.")
 

@@ -11,7 +11,7 @@ Settings (each may stand more than once; nothing of it is needed):
     spool: full-at=draft broken-at=write ...            draft, write or commit
 
 The router knows the mailboxes; other names in their domains are unknown, other domains are for relaying. A mailbox
-named `defect` makes it raise what nobody expects, `later` is refused for now.
+named `defect` makes it raise what nobody expects, for `unreadable` there is no directory, `later` is refused for now.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
-from mailsuite.interfaces import IAuthenticator, IDraft, IRouter, Refused, SpoolError, SpoolFull
+from mailsuite.interfaces import DirectoryUnavailable, IAuthenticator, IDraft, IRouter, Refused, SpoolError, SpoolFull
 from mailsuite.mail import replies
 from mailsuite.mail.address import Address, parse_mailbox
 from mailsuite.mail.envelope import Envelope
@@ -162,6 +162,8 @@ class FakeRouter:
         await self.pace.step()
         if recipient.local_part == "defect":
             raise ZeroDivisionError("the router has a defect")
+        if recipient.local_part == "unreadable":
+            raise DirectoryUnavailable("locked")
         if recipient.local_part == "later":
             raise Refused(replies.MAILBOX_FULL)
         address = recipient if recipient.domain else Address("postmaster", "example.net")

@@ -12,9 +12,11 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
+from twisted.internet.interfaces import IHandshakeListener
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.ssl import CertificateOptions
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from mailsuite.net.factory import ConnectionFactory
 from mailsuite.net.securing import TLSCreator
@@ -25,6 +27,7 @@ from tests.dialogues.runners import Cut, expect_message, expect_no_message, expe
 PATIENCE = 5.0  # seconds for one answer
 
 
+@implementer(IHandshakeListener)
 class Client(Protocol):
     """What came, and whoever waits for more."""
 

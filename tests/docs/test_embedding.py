@@ -118,23 +118,10 @@ def write_configuration(place: Workplace, more: str = "") -> Path:
     return path
 
 
-def send_when_ready(place: Workplace) -> None:
-    """The directory of accounts is read a moment after the port is open; until then the answer is 451."""
-
-    def is_known() -> bool:
-        with smtplib.SMTP(*place.address(2525), timeout=10) as client:
-            client.ehlo()
-            client.mail("me@sender.example")
-            return client.rcpt(READER)[0] == 250
-
-    wait_until(is_known, why=place.printed)
-    send(place)
-
-
 def test_whole_server_beside_another_service(place):
     write_configuration(place)
     place.start([*TWISTD, "--python", place.write("site.tac")], greets=2525)
-    send_when_ready(place)
+    send(place)
     new = place.directory / "data" / "maildirs" / "lists.example" / "dev" / "new"
     wait_until(lambda: new.exists() and len(list(new.iterdir())) == 1, why=place.printed)
 
@@ -154,7 +141,7 @@ def test_delivery_agent_as_a_plugin(place):
     [toml] = [block.text for block in blocks(PAGE) if block.language == "toml"]
     configuration = write_configuration(place, toml)
     place.start([*TWISTD, "mailsuite", "--config", configuration], greets=2525)
-    send_when_ready(place)
+    send(place)
     kept = place.directory / "data" / "kept"
     wait_until(lambda: kept.exists() and any(kept.iterdir()), why=place.printed)
     [file] = kept.iterdir()

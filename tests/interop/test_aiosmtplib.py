@@ -1,6 +1,9 @@
 """aiosmtplib as a client, with asyncio's own TLS. It needs no Debian package."""
 
 import asyncio
+import gc
+import warnings
+from collections.abc import Iterator
 from email.message import EmailMessage
 from typing import Any
 
@@ -13,8 +16,17 @@ from tests.peers.process import LOOPBACK
 pytestmark = [
     pytest.mark.interop,
     # aiosmtplib does not wait until its transports are closed; what it leaves to the collector is its own affair.
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
+
+
+@pytest.fixture(autouse=True)
+def collected() -> Iterator[None]:
+    """Let no later test find what these leave."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 def message(subject: str, sender: str = "alice@a.test") -> EmailMessage:

@@ -113,25 +113,34 @@ def spawn(
         )
 
 
-def wait_for_greeting(port: int, process: subprocess.Popen[bytes], *, output: Path, timeout: float = 20.0) -> None:
+def wait_for_greeting(
+    port: int,
+    process: subprocess.Popen[bytes],
+    *,
+    output: Path,
+    timeout: float = 20.0,
+    expected: bytes = b"220",
+) -> None:
     """Return when the server on the port says 220: a port alone may answer before its server works.
 
+    `expected` is how another greeting begins; where it is empty, a connection that is closed at once will do.
     Raises `PeerError`, with the last of what the process printed to `output`, when the process ends
     first or `timeout` seconds pass.
     """
     deadline = time.monotonic() + timeout
     while True:
+        heard: bytes | str
         try:
             with socket.create_connection((LOOPBACK, port), timeout=timeout) as connection:
-                greeting = connection.recv(512)
+                heard = connection.recv(512)
+            if heard.startswith(expected):
+                return
         except OSError as problem:
-            greeting = str(problem).encode()
-        if greeting.startswith(b"220"):
-            return
+            heard = str(problem)
         if process.poll() is not None:
             raise PeerError(f"ended with status {process.returncode}: {_tail(output)}")
         if time.monotonic() > deadline:
-            raise PeerError(f"port {port} does not greet ({greeting!r}): {_tail(output)}")
+            raise PeerError(f"port {port} does not greet ({heard!r}): {_tail(output)}")
         time.sleep(POLL_SECONDS)
 
 

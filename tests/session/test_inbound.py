@@ -10,7 +10,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from zope.interface.verify import verifyObject
 
-from mailsuite.interfaces import DirectoryUnavailable, IAuthenticator, IConversation, IDraft, IRouter
+from mailsuite.interfaces import DirectoryUnavailable, IAuthenticator, IConversation, IDraft, IRouter, SpoolFull
 from mailsuite.mail.session import Identity, Peer, SecretKind
 from mailsuite.session.handover import Handover
 from mailsuite.session.inbound import Door, InboundSession
@@ -139,19 +139,30 @@ def test_cancelled_within_the_commit_leaves_the_commit_alone() -> None:
     assert house.spool.drafts[0].state == "committing"  # `abort` after `commit` was called does nothing
 
 
-def test_accepted_message_is_logged(house: House, logged: list[LogEvent]) -> None:
-    running = Running(house.door)
-    running.say(b"EHLO a\r\n" + MESSAGE)
-    (line,) = lines_of(logged)
+def test_accepted_message_is_logged(house: House) -> None:
+    lines: list[str] = []
+    running = Running(replace(house.door, log=lines.append))
+    running.say(b"EHLO a\r\n" + MESSAGE + b"AUTH PLAIN AGZyZWQAc2VjcmV0\r\n" + MESSAGE)
     size = len(house.spool.messages[0].content)
-    assert line == f"Q1: from <fred@example.org> of 192.0.2.7 for 1 recipients, {size} octets: queued"
+    assert lines[0] == f"Q1: from=<fred@example.org> of 192.0.2.7 for 1 recipients, {size} octets: queued"
+    assert lines[1].startswith("Q2: from=<fred@example.org> of 192.0.2.7 as fred for 1 recipients, ")
 
 
-def test_peer_without_an_address_is_logged_as_a_local_socket(house: House, logged: list[LogEvent]) -> None:
-    running = Running(house.door, Peer(""))
+def test_peer_without_an_address_is_logged_as_a_local_socket(house: House) -> None:
+    lines: list[str] = []
+    running = Running(replace(house.door, log=lines.append), Peer(""))
     running.say(b"EHLO a\r\n" + MESSAGE.replace(b"fred@example.org", b""))
-    assert lines_of(logged)[0].startswith("Q1: from <> of a local socket for 1 recipients, ")
+    assert lines[0].startswith("Q1: from=<> of a local socket for 1 recipients, ")
     assert house.spool.messages[0].content.startswith(b"Received: from a\r\n\tby mx.example.net")
+
+
+def test_message_that_was_not_accepted_is_not_logged_as_one(house: House) -> None:
+    lines: list[str] = []
+    running = Running(replace(house.door, log=lines.append))
+    assert b"\r\n554 " in running.say(b"EHLO a\r\n" + MESSAGE.replace(b"A: b", b"A: \rb"))
+    house.spool.failures["commit"] = SpoolFull("no room")
+    assert running.say(MESSAGE).endswith(b"452 4.3.1 Insufficient system storage\r\n")
+    assert lines == []
 
 
 @pytest.mark.parametrize(

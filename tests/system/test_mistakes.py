@@ -35,9 +35,9 @@ def failure(instance: Instance) -> str:
     )
     assert done.returncode == 1, done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr, done.stdout + done.stderr
-    (sentence,) = done.stderr.splitlines()
-    assert sentence.startswith("mailsuite: ")
-    return sentence
+    assert done.stderr.startswith("mailsuite: "), done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
+    return done.stderr
 
 
 def checked(instance: Instance) -> str:

@@ -99,15 +99,8 @@ def _mail(argument: str, known: Collection[str]) -> Parsed:
         return replies.BAD_SENDER_SYNTAX  # a mailbox without a domain is for RCPT only (section 4.1.1.3)
     if not rest:
         return Mail(address)
-    values = _parameters(rest, known)
-    if isinstance(values, Reply):
-        return values
-    given: dict[str, Any] = {}
-    for keyword, value in values.items():
-        fault = _MAIL_PARAMETERS[keyword](value, given)
-        if fault is not None:
-            return fault
-    return Mail(address, **given)
+    given = _parameters(rest, known)
+    return given if isinstance(given, Reply) else Mail(address, **given)
 
 
 def _size(value: str | None, given: dict[str, Any]) -> Reply | None:
@@ -152,18 +145,15 @@ def _rcpt(argument: str, _known: Collection[str]) -> Parsed:
     address, rest = path
     if address is None:
         return replies.BAD_RECIPIENT_SYNTAX
-    if rest:
-        values = _parameters(rest, ())
-        if isinstance(values, Reply):
-            return values
-    return Rcpt(address)
+    refusal = _parameters(rest, ()) if rest else None
+    return refusal if isinstance(refusal, Reply) else Rcpt(address)
 
 
-def _parameters(rest: str, known: Collection[str]) -> dict[str, str | None] | Reply:
-    """`SP keyword[=value]` again and again (RFC 5321 section 4.1.2, esmtp-param)."""
+def _parameters(rest: str, known: Collection[str]) -> dict[str, Any] | Reply:
+    """`SP keyword[=value]` again and again (RFC 5321 section 4.1.2, esmtp-param): the fields that they give."""
     if not rest.startswith(" "):
         return replies.BAD_ARGUMENTS.saying("Something stands behind the path")
-    found: dict[str, str | None] = {}
+    given: dict[str, Any] = {}
     for word in rest.replace("\t", " ").split(" "):
         if not word:
             continue
@@ -173,10 +163,12 @@ def _parameters(rest: str, known: Collection[str]) -> dict[str, str | None] | Re
         keyword = keyword.upper()
         if keyword not in known:
             return replies.UNKNOWN_PARAMETER
-        if keyword in found:
+        if keyword.lower() in given:
             return replies.BAD_ARGUMENTS.saying(f"{keyword} is given twice")
-        found[keyword] = value if equals else None
-    return found
+        fault = _MAIL_PARAMETERS[keyword](value if equals else None, given)
+        if fault is not None:
+            return fault
+    return given
 
 
 def _ehlo(argument: str, _known: Collection[str]) -> Parsed:
@@ -241,7 +233,7 @@ def _bare(command: type[Command]) -> Callable[[str, Collection[str]], Parsed]:
 _BODIES = {str(body): body for body in (Body.SEVEN_BIT, Body.EIGHT_BIT)}
 
 _MAIL_PARAMETERS: dict[str, Callable[[str | None, dict[str, Any]], Reply | None]] = {
-    # keyword: reads its value into the fields of `Mail`, or refuses it
+    # keyword: reads its value into the field of `Mail` of that name, or refuses it
     "SIZE": _size,
     "BODY": _body,
     "SMTPUTF8": _smtputf8,
