@@ -184,7 +184,7 @@ class Local(_Table):
     options: dict[str, Any] = Field(
         default_factory=dict,
         description='What the agent is told. `maildir`: `directory` ("maildirs"), `layout` '
-        '("{domain}/{local}"), `sync` ("files" or "filesystem").',
+        '("{domain}/{local}"), `sync` ("auto", "files", "filesystem"), `process` (true).',
     )
 
 

@@ -4,22 +4,20 @@
         ... server.smtp_port ... server.wait_for("alice", 2)
 
 Settings are TOML keys with their dots (`{"retry.first": 1}`); what is not said is as below: retries after a second.
-Every account has the password `PASSWORD`, and the secrets for all mechanisms. `instances` is a fixture that makes
-instances, ends them after the test, and fails a test whose server has logged a traceback.
+Every account has the password `PASSWORD`, and the secrets for all mechanisms. The fixtures are in `tests.servers`.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import signal
 import smtplib
-import socket
 import sqlite3
 import ssl
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from email import message_from_bytes
 from email.message import EmailMessage
@@ -27,13 +25,11 @@ from email.policy import default
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from mailsuite.accounts.directory import DirectoryFile
 from mailsuite.accounts.passwords import PasswordCost
 from mailsuite.mail.session import SecretKind
 from tests.peers import process
-from tests.peers.process import LOOPBACK, PeerError, Server
+from tests.peers.process import LOOPBACK, PeerError, Server, wait_until
 
 PASSWORD = "open sesame"
 ALL_KINDS = (SecretKind.SHARED, SecretKind.SCRAM_SHA_256)
@@ -41,21 +37,15 @@ ALL_KINDS = (SecretKind.SHARED, SecretKind.SCRAM_SHA_256)
 CHECKOUT = Path(__file__).resolve().parents[1]
 TWISTD = (sys.executable, "-c", "from twisted.scripts.twistd import run; run()")
 COMMAND = (sys.executable, "-m", "mailsuite")
-ENVIRONMENT = {"PYTHONPATH": str(CHECKOUT), "PYTHONDONTWRITEBYTECODE": "1"}
+ENVIRONMENT = {
+    "PYTHONPATH": os.pathsep.join([str(CHECKOUT), *filter(None, [os.environ.get("PYTHONPATH")])]),
+    "PYTHONDONTWRITEBYTECODE": "1",
+}
 
 # The least that argon2 does: what a guess costs is not what is tested here.
 _CHEAP = PasswordCost(time_cost=1, memory_kib=8)
 # Nothing here asks the world for a name: where a test brings no resolver, there is none.
 _NO_RESOLVER = f"{LOOPBACK}:9"
-
-
-def wait_until(condition: Callable[[], object], *, timeout: float = 10.0, why: Callable[[], str] = lambda: "") -> None:
-    """Return when the condition holds. Raises `AssertionError` with `why()` after `timeout` seconds."""
-    deadline = time.monotonic() + timeout
-    while not condition():
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not within {timeout} seconds: {why()}")
-        time.sleep(0.02)
 
 
 def mailsuite(*arguments: str | Path, stdin: bytes = b"") -> subprocess.CompletedProcess[str]:
@@ -93,11 +83,12 @@ class Instance(Server):
         self.directory = directory
         self.data = directory / "data"
         self.configuration = directory / "mailsuite.toml"
-        self.smtp_port, self.submission_port, self.submissions_port, self.lmtp_port = _free_ports(4)
+        self.smtp_port, self.submission_port, self.submissions_port, self.lmtp_port = process.free_ports(4)
         self.lmtp_socket = directory / "lmtp.sock"
         self._twistd = twistd
         self._output = directory / "output"
         self._process: subprocess.Popen[bytes] | None = None
+        self._ended: list[int] = []  # processes whose children are still to be looked for
         self.directory.mkdir(parents=True, exist_ok=True)
         self.settings, self.routes = settings or {}, routes
         self.listeners = self._default_listeners() if listeners is None else listeners
@@ -106,14 +97,11 @@ class Instance(Server):
         self.add_users(users)
 
     def _default_listeners(self) -> list[dict[str, Any]]:
+        submission = {"service": "submission"}
         return [
             {"endpoint": f"tcp:{self.smtp_port}:interface={LOOPBACK}"},
-            {"endpoint": f"tcp:{self.submission_port}:interface={LOOPBACK}", "service": "submission"},
-            {
-                "endpoint": f"tcp:{self.submissions_port}:interface={LOOPBACK}",
-                "service": "submission",
-                "tls": "implicit",
-            },
+            {"endpoint": f"tcp:{self.submission_port}:interface={LOOPBACK}", **submission},
+            {"endpoint": f"tcp:{self.submissions_port}:interface={LOOPBACK}", **submission, "tls": "implicit"},
             {"endpoint": f"tcp:{self.lmtp_port}:interface={LOOPBACK}", "service": "lmtp"},
             {"endpoint": f"unix:{self.lmtp_socket}", "service": "lmtp", "tls": "none"},
         ]
@@ -196,6 +184,8 @@ class Instance(Server):
 
     def stop(self) -> None:
         self.terminate()
+        while self._ended:
+            process.expect_end(self._ended.pop())
 
     def terminate(self, timeout: float = 20.0) -> int:
         """Send SIGTERM and return the exit status. Raises `PeerError` where it has to be killed after `timeout`."""
@@ -218,6 +208,7 @@ class Instance(Server):
         running, self._process = self._process, None
         if running is None:
             return 0
+        self._ended.append(running.pid)
         running.send_signal(signal_number)  # does nothing where it has ended already
         try:
             return running.wait(timeout)
@@ -274,10 +265,14 @@ class Instance(Server):
         """Return when nothing is in the queue. Raises `AssertionError`."""
         wait_until(lambda: not self.queue(), timeout=timeout, why=lambda: f"{self.queue()[:5]} {self.log()[-3000:]}")
 
-    def leftovers(self) -> list[Path]:
-        """Files that an empty queue and finished deliveries should not have left."""
+    def check_leftovers(self) -> None:
+        """Verify that an empty queue and finished deliveries have left no file. What is under way gets its time."""
         places = [self.data / "spool" / "contents", *self.data.glob("maildirs/*/*/tmp")]
-        return [path for place in places if place.exists() for path in place.iterdir()]
+
+        def left() -> list[Path]:
+            return [path for place in places if place.exists() for path in place.iterdir()]
+
+        wait_until(lambda: not left(), timeout=5.0, why=lambda: f"left over: {left()}")
 
     # ------------------------------------------------------------------------------------ its clients
 
@@ -302,41 +297,3 @@ def any_certificate() -> ssl.SSLContext:
 def _keys(table: Mapping[str, Any]) -> list[str]:
     # What JSON writes for texts, numbers, booleans and lists of them, TOML reads.
     return [f"{key} = {json.dumps(value)}" for key, value in table.items()]
-
-
-def _free_ports(count: int) -> list[int]:
-    """Ports that differ from each other: all are held until the last one is found."""
-    held = [socket.socket() for _ in range(count)]
-    try:
-        for one in held:
-            one.bind((LOOPBACK, 0))
-        return [one.getsockname()[1] for one in held]
-    finally:
-        for one in held:
-            one.close()
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Instance]:
-    """One instance with its defaults for all tests of a module, with the accounts alice, bob and jörg."""
-    with Instance(tmp_path_factory.mktemp("server"), users=("alice", "bob", "jörg")) as instance:
-        yield instance
-    instance.check_log()
-
-
-@pytest.fixture
-def instances(tmp_path: Path) -> Iterator[Callable[..., Instance]]:
-    """Start instances by the arguments of `Instance`; their directories are named after their domains."""
-    started: list[Instance] = []
-
-    def start(domain: str = "a.test", **arguments: Any) -> Instance:
-        instance = Instance(tmp_path / domain, domain, **arguments)
-        started.append(instance)
-        instance.start()
-        return instance
-
-    yield start
-    for instance in started:
-        instance.stop()
-    for instance in started:
-        instance.check_log()

@@ -32,7 +32,7 @@ from mailsuite.store.sync import Sync, has_syncfs, sync_directory, sync_filesyst
 
 # How many files are written before they are synced and renamed together; bounds open descriptors too.
 _SLICE: Final = 100
-_OPEN_FILES: Final = 8  # for each thread
+_MANY: Final = 8  # from so many files on, one sync of the file system is cheaper than theirs
 _CHUNK: Final = 256 * 1024
 _STALE: Final = 36 * 3600.0  # seconds: what the maildir convention calls abandoned
 _MAX_SWEPT: Final = 10_000
@@ -98,7 +98,7 @@ class MaildirStore:
         hostname: str,
         now: Callable[[], float],
         template: str = DEFAULT_TEMPLATE,
-        sync: Sync = Sync.FILES,
+        sync: Sync = Sync.AUTO,
         threads: int = 8,
     ) -> None:
         if sync is Sync.FILESYSTEM and not has_syncfs():
@@ -107,7 +107,7 @@ class MaildirStore:
         self._template = check_template(template)
         self._host = host_part(hostname)
         self._now = now
-        self._sync = sync
+        self._sync = sync if has_syncfs() else Sync.FILES
         self._threads = threads
         self._pool = ThreadPoolExecutor(threads, "maildir")
         self._swept: dict[str, float] = {}
@@ -126,11 +126,12 @@ class MaildirStore:
 
     def _deliver_slice(self, jobs: list[_Job]) -> None:
         mailboxes: dict[str, _Mailbox] = {}
+        together = self._sync is Sync.FILESYSTEM or (self._sync is Sync.AUTO and len(jobs) >= _MANY)
         try:
             self._each(jobs, lambda job: self._place(job, mailboxes))
-            self._write(jobs)
+            self._write(jobs, together=together)
             self._each(jobs, _publish)
-            self._sync_directories(jobs)
+            self._sync_directories(jobs, together=together)
         finally:
             for mailbox in mailboxes.values():
                 os.close(mailbox.descriptor)
@@ -157,45 +158,36 @@ class MaildirStore:
         if (job.delivery.replayed or job.recipient.attempts) and mailbox.holds(stem):
             job.outcome = DELIVERED
 
-    def _write(self, jobs: Sequence[_Job]) -> None:
+    def _write(self, jobs: Sequence[_Job], *, together: bool) -> None:
         """Write all files into tmp/ and make them durable."""
-        waiting = [job for job in jobs if job.outcome is None]
-        if self._sync is Sync.FILESYSTEM:
-            self._write_share(waiting)
-            self._sync_filesystems(waiting)
-        elif len(waiting) == 1:
-            self._write_share(waiting)
+        opened: list[tuple[_Job, int]] = []
+        # One after the other: threads that create files in one directory would only wait for each other.
+        self._each(jobs, lambda job: opened.append((job, _write_file(job))))
+        if together:
+            for _job, descriptor in opened:
+                os.close(descriptor)
+            self._sync_filesystems(job for job, _descriptor in opened)
+        elif len(opened) == 1:
+            self._sync_files(opened)
         else:
-            shares = [waiting[at :: self._threads] for at in range(min(self._threads, len(waiting)))]
-            for _ in self._pool.map(self._write_share, shares):
+            # Side by side: their commits to the file system's journal become one.
+            shares = [opened[at :: self._threads] for at in range(min(self._threads, len(opened)))]
+            for _ in self._pool.map(self._sync_files, shares):
                 pass
 
-    def _write_share(self, jobs: list[_Job]) -> None:
-        opened: list[tuple[_Job, int]] = []
+    def _sync_files(self, opened: Sequence[tuple[_Job, int]]) -> None:
+        for job, descriptor in opened:
+            try:
+                os.fsync(descriptor)
+            except OSError as error:
+                self._fail(job, error)
+            finally:
+                os.close(descriptor)
 
-        def close_all() -> None:
-            for job, descriptor in opened:
-                try:
-                    if self._sync is Sync.FILES:
-                        os.fsync(descriptor)
-                except OSError as error:
-                    self._fail(job, error)
-                finally:
-                    os.close(descriptor)
-            opened.clear()
-
-        def write(job: _Job) -> None:
-            opened.append((job, _write_file(job)))
-            if len(opened) == _OPEN_FILES:
-                close_all()
-
-        self._each(jobs, write)
-        close_all()
-
-    def _sync_directories(self, jobs: Sequence[_Job]) -> None:
+    def _sync_directories(self, jobs: Sequence[_Job], *, together: bool) -> None:
         """Make the entries in new/ durable, those that were found there too."""
         arrived = [job for job in jobs if job.outcome in (None, DELIVERED)]
-        if self._sync is Sync.FILESYSTEM:
+        if together:
             self._sync_filesystems(arrived)
             return
         of_mailbox: dict[_Mailbox, list[_Job]] = {}

@@ -17,6 +17,7 @@ from typing import Any
 class Sync(StrEnum):
     """How a batch of files is made durable."""
 
+    AUTO = "auto"  # a few files each by itself, many together by one sync of their file system
     FILES = "files"
     FILESYSTEM = "filesystem"
 

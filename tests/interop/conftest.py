@@ -1,8 +1,8 @@
-"""The fixtures of `tests.instance`, whole servers, and the rule that a missing peer skips."""
+"""The fixtures of `tests.servers`, whole servers, and the rule that a missing peer skips."""
 
 import pytest
 
-from tests.instance import instances, server
+from tests.servers import instances, server
 
 __all__ = ["instances", "require", "server"]
 

@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.instance import Instance, wait_until
+from tests.instance import Instance
 from tests.interop.conftest import require
 from tests.peers import postfix
 from tests.peers.certificate import self_signed
 from tests.peers.postfix import Postfix
-from tests.peers.process import LOOPBACK
+from tests.peers.process import LOOPBACK, wait_until
 from tests.peers.smtpstone import smtp_source
 
 pytestmark = pytest.mark.interop
@@ -174,4 +174,4 @@ def test_it_relays_a_load_to_us(instances: Callable[..., Instance]) -> None:
         wait_until(lambda: peer.queued() == 0, why=peer.log)
     server.wait_until_drained()
     assert len(server.messages()) == 200
-    assert server.leftovers() == []
+    server.check_leftovers()

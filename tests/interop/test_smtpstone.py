@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.instance import Instance, wait_until
+from tests.instance import Instance
 from tests.interop.conftest import require
 from tests.peers import smtpstone
-from tests.peers.process import LOOPBACK
+from tests.peers.process import LOOPBACK, wait_until
 from tests.peers.smtpstone import SmtpSink, recipient_names, smtp_source
 
 pytestmark = pytest.mark.interop
@@ -159,7 +159,7 @@ def test_smtp_source_sends_to_several_recipients_over_several_sessions(
     assert sent.returncode == 0, sent.stdout
     wait_until(lambda: all(len(server.messages(name)) == 100 for name in names), timeout=20, why=server.log)
     server.wait_until_drained()
-    assert server.leftovers() == []
+    server.check_leftovers()
 
 
 def test_everything_goes_on_over_few_connections(instances: Callable[..., Instance]) -> None:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.instance import Instance, wait_until
+from tests.instance import Instance
 from tests.peers.certificate import self_signed
-from tests.peers.process import LOOPBACK
+from tests.peers.process import LOOPBACK, wait_until
 from tests.peers.twisted_mail import PASSWORD, USER, TwistedMail
 
 pytestmark = pytest.mark.interop

@@ -12,7 +12,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -57,10 +57,19 @@ def cache_directory() -> Path:
 
 def free_port() -> int:
     """A TCP port on the loopback that nobody listened on a moment ago."""
-    with socket.socket() as listener:
-        listener.bind((LOOPBACK, 0))
-        port: int = listener.getsockname()[1]
-        return port
+    return free_ports(1)[0]
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that differ from each other: all are held until the last one is found."""
+    held = [socket.socket() for _ in range(count)]
+    try:
+        for one in held:
+            one.bind((LOOPBACK, 0))
+        return [one.getsockname()[1] for one in held]
+    finally:
+        for one in held:
+            one.close()
 
 
 def run(
@@ -113,6 +122,15 @@ def spawn(
         )
 
 
+def wait_until(condition: Callable[[], object], *, timeout: float = 10.0, why: Callable[[], str] = lambda: "") -> None:
+    """Return when the condition holds. Raises `AssertionError` with `why()` after `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {timeout} seconds: {why()}")
+        time.sleep(0.02)
+
+
 def wait_for_greeting(
     port: int,
     process: subprocess.Popen[bytes],
@@ -157,6 +175,22 @@ def stop(process: subprocess.Popen[bytes], *, timeout: float = 10.0) -> None:
         os.killpg(process.pid, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):
         return
+
+
+def expect_end(group: int, *, timeout: float = 5.0) -> None:
+    """Return when no process is left of the group of one that `spawn` started and that has ended.
+
+    Raises `PeerError` after `timeout` seconds; what is left is killed by then.
+    """
+    deadline = time.monotonic() + timeout
+    try:
+        while time.monotonic() < deadline:
+            os.killpg(group, 0)
+            time.sleep(POLL_SECONDS)
+        os.killpg(group, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+    raise PeerError(f"process {group} has left others behind, which did not end")
 
 
 def _tail(path: Path, limit: int = 2000) -> str:

@@ -1,5 +1,5 @@
-"""The fixtures of `tests.instance`: whole servers."""
+"""The fixtures of `tests.servers`: whole servers."""
 
-from tests.instance import instances, server
+from tests.servers import instances, server
 
 __all__ = ["instances", "server"]

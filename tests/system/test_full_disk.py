@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.instance import Instance, wait_until
+from tests.instance import Instance
 from tests.load import LARGE, message
 from tests.peers import process
+
+pytestmark = pytest.mark.slow
 
 MEBIBYTE = 2**20
 RESERVE = 64 * MEBIBYTE  # what the spool keeps free, to settle what is in the queue
@@ -97,7 +99,7 @@ def test_full_and_then_room_again(server: Instance, size: int) -> None:
     assert send(server, b"Subject: room again\r\n\r\n")[0] == 250
     assert server.find("room again")
     server.wait_until_drained()
-    assert server.leftovers() == []
+    server.check_leftovers()
 
 
 @pytest.mark.parametrize("killed", [False, True])
@@ -114,7 +116,7 @@ def test_not_an_octet_left_and_then_room_again(server: Instance, killed: bool) -
     assert send(server, b"Subject: room again\r\n\r\n")[0] == 250
     assert server.find("room again")
     assert [address for address, _, _ in server.queue()].count("x@held.test") == taken
-    assert server.leftovers() == []
+    server.check_leftovers()
 
 
 def test_a_content_that_the_disk_cannot_take_is_refused_and_forgotten(server: Instance) -> None:
@@ -133,7 +135,7 @@ def test_a_content_that_the_disk_cannot_take_is_refused_and_forgotten(server: In
         code, text = client.getreply()
         assert (code, text[:6]) == (452, b"4.3.1 ")
         assert client.noop()[0] == 250
-    wait_until(lambda: not server.leftovers(), why=server.log)
+    server.check_leftovers()
     filler(server).unlink()
     assert send(server, b"Subject: room again\r\n\r\n")[0] == 250
     server.wait_for("alice", 1)

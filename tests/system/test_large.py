@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.instance import Instance, any_certificate, wait_until
-from tests.peers.process import LOOPBACK
+from tests.instance import Instance, any_certificate
+from tests.peers.process import LOOPBACK, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -102,7 +102,7 @@ def warm(instances: Callable[..., Instance]) -> Iterator[Instance]:
     server.wait_for("warmed", 3)
     yield server
     server.wait_until_drained()
-    assert server.leftovers() == []
+    server.check_leftovers()
 
 
 @pytest.mark.parametrize(("tls", "chunking"), [(False, False), (False, True), (True, False)])

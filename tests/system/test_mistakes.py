@@ -14,6 +14,8 @@ from tests.instance import CHECKOUT, ENVIRONMENT, Instance, mailsuite
 from tests.peers.certificate import self_signed
 from tests.peers.process import LOOPBACK
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def instance(tmp_path: Path) -> Instance:

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.instance import TWISTD, Instance, wait_until
+from tests.instance import TWISTD, Instance
 from tests.peers import process
-from tests.peers.process import LOOPBACK, free_port
+from tests.peers.process import LOOPBACK, free_port, wait_until
 
 # In the form that `twistd dns --pyzone` reads. Nothing listens on 127.0.0.2.
 ZONE = """

@@ -4,16 +4,17 @@ import os
 import pwd
 import shutil
 import stat
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.instance import COMMAND, ENVIRONMENT, PASSWORD, Instance, wait_until
+from tests.instance import COMMAND, ENVIRONMENT, PASSWORD, Instance
 from tests.peers import process
-from tests.peers.process import PeerError, free_port
+from tests.peers.process import PeerError, free_port, wait_until
+
+pytestmark = pytest.mark.slow
 
 USER, GROUP = "nobody", "nogroup"
 
@@ -23,13 +24,6 @@ def place() -> Iterator[Path]:
     """A directory that everybody may enter; pytest's own are root's alone."""
     if os.geteuid() != 0:
         pytest.skip("this needs root, who can be dropped")
-    can_run = process.run(
-        ["setpriv", "--reuid", USER, "--regid", GROUP, "--clear-groups", *COMMAND, "--version"],
-        timeout=30.0,
-        environment=ENVIRONMENT,
-    )
-    if can_run.returncode != 0:
-        pytest.skip(f"{USER} cannot run {sys.executable}: {can_run.stdout.strip()[-200:]}")
     directory = Path(tempfile.mkdtemp(prefix="mailsuite-privileges-"))
     directory.chmod(0o755)
     yield directory
@@ -88,6 +82,16 @@ def test_what_root_has_made_before_the_first_start_is_no_obstacle(dropped: Insta
         send(server, "second")
         assert server.find("second")
         assert owners(server.data) == {pwd.getpwnam(USER).pw_uid}
+    dropped.check_log()
+
+
+def test_a_data_directory_that_is_not_for_who_serves(dropped: Instance) -> None:
+    dropped.data.chmod(0o700)
+    dropped.launch()
+    assert dropped.wait_for_exit() == 1
+    (sentence,) = [line for line in dropped.log().splitlines() if line.startswith("mailsuite: ")]
+    assert str(dropped.data) in sentence
+    assert "ermission denied" in sentence
     dropped.check_log()
 
 

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.instance import Instance, parse, wait_until
-from tests.peers.process import LOOPBACK
+from tests.instance import Instance, parse
+from tests.peers.process import LOOPBACK, wait_until
 
 Start = Callable[..., Instance]
 

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import pytest
 
 from mailsuite.mail.session import SecretKind
-from tests.instance import PASSWORD, Instance, wait_until
+from tests.instance import PASSWORD, Instance
 from tests.peers.certificate import self_signed
-from tests.peers.process import LOOPBACK, free_port
+from tests.peers.process import LOOPBACK, free_port, wait_until
 
 HOP = {"tls": "verified", "password": PASSWORD}
 

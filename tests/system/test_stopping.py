@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.instance import Instance, any_certificate, mailsuite, wait_until
+from tests.instance import Instance, any_certificate, mailsuite
 from tests.load import Load
+from tests.peers.process import wait_until
 
 STOP_TIME = 2
 
@@ -73,6 +74,7 @@ def test_a_message_that_ends_in_time_is_taken(instances: Callable[..., Instance]
     assert server.find("unfinished")
 
 
+@pytest.mark.slow
 def test_who_takes_too_long_is_cut_off(instances: Callable[..., Instance]) -> None:
     server = instances("a.test", settings={"stop_time": STOP_TIME})
     client = in_the_midst(server)
@@ -82,7 +84,7 @@ def test_who_takes_too_long_is_cut_off(instances: Callable[..., Instance]) -> No
     client.close()
     server.start()
     assert server.messages() == []
-    assert server.leftovers() == []
+    server.check_leftovers()
 
 
 @pytest.mark.slow
@@ -97,9 +99,10 @@ def test_nothing_is_lost_when_it_is_stopped_under_load(instances: Callable[..., 
         server.wait_until_drained(30.0)
         copies = load.check(server.data.glob("maildirs/*/*/new/*"))
     assert set(copies.values()) == {1}
-    assert server.leftovers() == []
+    server.check_leftovers()
 
 
+@pytest.mark.slow
 def test_changes_by_the_command_are_seen_without_a_restart(server: Instance) -> None:
     def command(*arguments: str, stdin: bytes = b"") -> None:
         done = mailsuite("--config", server.configuration, *arguments, stdin=stdin)
