@@ -14,7 +14,7 @@ import difflib
 import re
 import socket
 import tomllib
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -62,7 +62,23 @@ def _domain(value: str) -> str:
     return domain_key(value)
 
 
-Duration = Annotated[float, BeforeValidator(_duration), Field(ge=0)]
+def _network(value: object) -> object:
+    if isinstance(value, str):
+        try:
+            return ip_network(value)
+        except ValueError as error:
+            raise ValueError(f'{error}; write a network as in "192.0.2.0/24" or "2001:db8::/32"') from None
+    return value
+
+
+def _address(value: str) -> str:
+    try:
+        return str(ip_address(value))
+    except ValueError:
+        raise ValueError("it is not an IP address; write it as in 192.0.2.1 or 2001:db8::1") from None
+
+
+Duration = Annotated[float, BeforeValidator(_duration), Field(ge=0, allow_inf_nan=False)]
 Size = Annotated[int, BeforeValidator(_size), Field(ge=0)]
 
 
@@ -80,7 +96,7 @@ def _read_by(field: FieldInfo) -> object:
     return next((part.func for part in field.metadata if isinstance(part, BeforeValidator)), None)
 
 
-Networks = tuple[IPv4Network | IPv6Network, ...]
+Networks = tuple[Annotated[IPv4Network | IPv6Network, BeforeValidator(_network)], ...]
 
 
 class _Table(BaseModel):
@@ -175,6 +191,10 @@ class Spool(_Table):
 
     directory: Path = Field(default=Path("spool"), description="Where the queue lies. It must be a local file system.")
     large: Size = Field(default=256 * 1024, description="Contents above this size lie in files beside the database.")
+    reserve: Size = Field(
+        default=64 * 1024 * 1024,
+        description="Mail is refused (452) while less than this is free, so that what is queued can still leave.",
+    )
 
 
 class Local(_Table):
@@ -238,6 +258,18 @@ class Relay(_Table):
     resolver: str | None = Field(
         default=None, description='The DNS server to ask, "127.0.0.1:53"; by default those of /etc/resolv.conf.'
     )
+
+    @field_validator("source_address")
+    @classmethod
+    def _is_address(cls, value: str | None) -> str | None:
+        return None if value is None else _address(value)
+
+    @field_validator("resolver")
+    @classmethod
+    def _is_name_server(cls, value: str | None) -> str | None:
+        if value is not None:
+            _address(split_host_port(value, 53)[0])
+        return value
 
 
 class Retry(_Table):
@@ -330,8 +362,11 @@ def _cross_check(settings: Settings) -> list[str]:
         problems.append("tls.key: there is no tls.certificate to go with it; name that too, or neither.")
     for number, route in enumerate(settings.route):
         name = f"route[{number}]"
-        if route.hold == (route.next_hop is not None) and not route.relay:
+        ways = route.hold + (route.next_hop is not None)
+        if ways > 1 or not (ways or route.relay):
             problems.append(f"{name}: say either `next_hop` or `hold = true`.")
+        if route.username is None and (route.password, route.password_file) != (None, None):
+            problems.append(f"{name}.username: there is a password without it; add it, or take the password out.")
         if route.username is not None and (route.password is None) == (route.password_file is None):
             problems.append(f"{name}.username: it needs a password; add `password` or `password_file`.")
         if route.username is not None and route.tls in ("none", "opportunistic"):
@@ -356,7 +391,10 @@ def _sentence(source: str, model: type[BaseModel], fault: ErrorDetails) -> str:
         return f"{source}: {key}: it is missing; add it."
     reason = fault["msg"].removeprefix("Value error, ")
     reason = reason[:1].lower() + reason[1:]
-    said = "" if "password" in key else f" {value!r}"
+    if kind == "tuple_type" and isinstance(value, dict):
+        return f"{source}: {key}: there may be several of it; write its head in double brackets, [[{key}]]."
+    # Never a whole table: it may hold a password.
+    said = f" {value!r}" if isinstance(value, (str, int, float)) and "password" not in key else ""
     if kind == "value_error":
         return f"{source}: {key} ={said}: {reason}."
     return f"{source}: {key} ={said}: {reason}; give it such a value."

@@ -120,13 +120,18 @@ class IQueueWatcher(Interface):
     """Is told by the spool what has become due. All calls come on the reactor's thread."""
 
     def has_room(destination: Destination, size: int) -> bool:
-        """Whether a delivery that is just being committed should be leased at once and given to `committed`."""
+        """Whether a delivery that is just being committed should be leased at once and given to `committed`.
+
+        It reserves nothing: several commits may ask before `committed` comes, and one that fails never brings it.
+        """
 
     def committed(deliveries: Sequence[Delivery]) -> None:
         """These were committed, and are leased to us: they come straight from memory, nothing need be claimed."""
 
     def due(destinations: Iterable[Destination]) -> None:
-        """Something was committed for these destinations, and waits for `ISpool.claim`."""
+        """Something waits for `ISpool.claim` at these destinations: it was committed, moved or rerouted there, or its
+        lease has run out. What is released or deferred is not told.
+        """  # noqa: D205 - one sentence
 
 
 class ISpool(Interface):

@@ -25,6 +25,7 @@ from twisted.internet.task import Clock
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.plugin import getPlugins
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mailsuite import config, plugins
@@ -52,6 +53,7 @@ from mailsuite.net.timeouts import Timeouts
 from mailsuite.net.tls import ClientTLS, ServerTLS, TLSSettingsError
 from mailsuite.session.inbound import Door
 from mailsuite.session.loglines import LogLines
+from mailsuite.spool.opening import was_used
 from mailsuite.spool.sqlite import SqliteSpool
 from mailsuite.wire import sasl
 from mailsuite.wire.smtp.content import LineEndRule
@@ -143,6 +145,7 @@ class State:
         """Make or read it; what root makes is given to `owner`. Raises `StartError`, `TLSSettingsError`."""
         directory = settings.data_directory
         try:
+            _look_for_accounts(settings)
             before = set(directory.iterdir()) if directory.exists() else None
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             state = cls(_load_tls(settings, seconds), _decoy_key(directory))
@@ -157,6 +160,16 @@ class State:
                 "serves, or choose another one"
             ) from None
         return state
+
+
+def _look_for_accounts(settings: Settings) -> None:
+    """Refuse to begin without accounts over a queue: mail for our own domains would leave for their MX."""
+    path = settings.path(settings.accounts.file)
+    if was_used(str(settings.path(settings.spool.directory))) and not path.exists():
+        raise StartError(
+            f"accounts.file: {path} is missing, but a server with these settings has run before, and without its "
+            "domains their mail would be sent away; restore it, or begin anew with `mailsuite domain add example.org`"
+        )
 
 
 def _decoy_key(directory: Path) -> bytes:
@@ -174,7 +187,10 @@ def _decoy_key(directory: Path) -> bytes:
 
 
 class MailService(Service):
-    """The whole server: starts spool, directory, scheduler, listeners in this order, and stops them the other way."""
+    """The whole server: starts directory, spool, scheduler, listeners in this order, and stops them the other way.
+
+    Where a port cannot be opened nothing else is started.
+    """
 
     def __init__(
         self,
@@ -187,6 +203,7 @@ class MailService(Service):
         self._owner = owner
         self._on_failure = on_failure
         self._started: Deferred[None] | None = None
+        self._is_bound: bool | None = None  # not tried yet
         self._parts = parts = Parts(settings, reactor)
         self.spool = parts.spool
         self.directory = parts.directory
@@ -195,25 +212,28 @@ class MailService(Service):
 
     def privilegedStartService(self) -> None:
         super().privilegedStartService()  # type: ignore[no-untyped-call]
+        self._is_bound = False
         try:
             state = State.prepare(self._settings, self._parts.seconds, self._owner)
             self.listeners = [self._parts.listener(listen, state) for listen in self._settings.listen]
             for listener in self.listeners:
                 listener.privilegedStartService()
+            self._is_bound = True
         except (ListenError, TLSSettingsError, StartError) as error:
             self._on_failure(error)
 
     def startService(self) -> None:
-        if not self.listeners:
+        if self._is_bound is None:
             self.privilegedStartService()
         super().startService()  # type: ignore[no-untyped-call]
-        self._started = Deferred.fromCoroutine(self._start())
+        if self._is_bound:
+            self._started = Deferred.fromCoroutine(self._start()).addErrback(self._failed)
 
     async def _start(self) -> None:
         try:
-            await self.spool.start()
             self.directory.startService()
-            await self.directory.refresh()
+            await self.directory.refresh()  # first: a spool that was used without a directory is one whose file is lost
+            await self.spool.start()
         except (SpoolError, DirectoryUnavailable) as error:
             self._on_failure(error)
             return
@@ -221,11 +241,16 @@ class MailService(Service):
         for listener in self.listeners:
             listener.startService()
 
+    def _failed(self, failure: Failure) -> None:
+        _log.failure("the start has met a defect", failure)
+        self._on_failure(failure.value)  # type: ignore[arg-type]
+
     def stopService(self) -> Deferred[None]:
         super().stopService()  # type: ignore[no-untyped-call]
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
+        self._is_bound = None
         if self._started is not None:
             await self._started
         stopping = [listener.stopService() for listener in self.listeners]
@@ -259,7 +284,9 @@ class Parts:
         self._authenticator = make_authenticator(
             reader, reactor, self.in_thread, default_domain=settings.accounts.default_domain
         )
-        self.spool = SqliteSpool(settings.path(settings.spool.directory), reactor, spill=settings.spool.large)
+        self.spool = SqliteSpool(
+            settings.path(settings.spool.directory), reactor, spill=settings.spool.large, reserve=settings.spool.reserve
+        )
         routes = _routes(settings)
         self._router = Router(self.directory, routes, local_agent=settings.local.agent)
         resolver = Resolver(system_resolver(reactor, _name_servers(settings)), reactor, chance)

@@ -56,6 +56,26 @@ def parse(**table):
             {"listen": [{"endpoint": "tcp:1", "service": "submission", "tls": "none"}]},
             "m.toml: listen[0].tls: submission needs TLS",
         ),
+        (
+            {"route": {"domain": "*", "next_hop": "a"}},
+            "m.toml: route: there may be several of it; write its head in double brackets, [[route]].",
+        ),
+        (
+            {"route": [{"domain": "*", "next_hop": "a", "hold": True, "relay": True}]},
+            "m.toml: route[0]: say either `next_hop` or `hold = true`.",
+        ),
+        (
+            {"route": [{"domain": "*", "next_hop": "a", "password": "p"}]},
+            "m.toml: route[0].username: there is a password without it",
+        ),
+        (
+            {"listen": [{"endpoint": "tcp:1", "trusted": ["10.0.0.1/8"]}]},
+            "m.toml: listen[0].trusted[0] = '10.0.0.1/8': 10.0.0.1/8 has host bits set; write a network as in",
+        ),
+        ({"relay": {"resolver": "a b"}}, "m.toml: relay.resolver = 'a b': it is not a host"),
+        ({"relay": {"resolver": "dns.example"}}, "m.toml: relay.resolver = 'dns.example': it is not an IP address"),
+        ({"relay": {"source_address": "eth0"}}, "m.toml: relay.source_address = 'eth0': it is not an IP address"),
+        ({"retry": {"first": float("inf")}}, "m.toml: retry.first = inf: input should be a finite number"),
     ],
 )
 def test_a_fault_is_one_sentence_with_file_key_reason_and_cure(table, sentence):
@@ -76,6 +96,20 @@ def test_a_password_is_told_to_nobody():
     assert "s3same" not in repr(settings)
     with pytest.raises(SettingsError) as caught:
         parse(route=[{"domain": "*", "next_hop": "a", "password": ["s3same"]}])
+    assert "s3same" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        {"route": {"domain": "*", "next_hop": "a", "username": "u", "password": "s3same"}},  # [route]: one bracket
+        {"route": [[{"password": "s3same"}]]},
+        {"tls": [{"password": "s3same"}]},
+    ],
+)
+def test_a_table_in_the_wrong_place_is_not_shown_with_its_password(table):
+    with pytest.raises(SettingsError) as caught:
+        parse(**table)
     assert "s3same" not in str(caught.value)
 
 

@@ -141,9 +141,7 @@ def disguise_faults(source: Source) -> list[str]:
         if name.startswith(".") or name.endswith(".*")
     ]
     return faults + [
-        f"line {line}: {name} hides what is imported"
-        for line, name in used_names(source.tree)
-        if name in DYNAMIC
+        f"line {line}: {name} hides what is imported" for line, name in used_names(source.tree) if name in DYNAMIC
     ]
 
 

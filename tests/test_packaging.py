@@ -41,9 +41,7 @@ TWISTD = "from twisted.scripts.twistd import run; run()"
 def run(command: list[str | Path], cwd: Path) -> str:
     """Run a command away from the tree and return what it printed; fail with its output."""
     environment = {name: text for name, text in os.environ.items() if name != "PYTHONPATH"}
-    done = subprocess.run(
-        command, cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=300
-    )
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     return done.stdout
 
@@ -74,9 +72,7 @@ def install(tmp_path: Path) -> Callable[..., Path]:
         place = tmp_path / "venv"
         venv.create(place, with_pip=False, symlinks=True)
         python = place / "bin" / "python"
-        packages = run(
-            [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], tmp_path
-        ).strip()
+        packages = run([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], tmp_path).strip()
         (Path(packages) / "libraries.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
         pip = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet"]
         run([*pip, "--no-deps", "--no-build-isolation", "--ignore-installed", *what], tmp_path)

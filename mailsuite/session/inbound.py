@@ -296,10 +296,11 @@ class InboundSession:
             size = await reception.commit()
         finally:
             self._forget()
-        who = f" as {reception.envelope.submitter}" if reception.envelope.submitter else ""
+        envelope, host = reception.envelope, self._conversation.peer.host or "a local socket"
+        who = f" as {envelope.submitter}" if envelope.submitter else ""
         self._door.log(
-            f"{queue_id}: from=<{reception.envelope.reverse_path or ''}> of {self._conversation.peer.host or 'a local socket'}"
-            f"{who} for {len(reception.targets)} recipients, {size} octets: queued"
+            f"{queue_id}: from=<{envelope.reverse_path or ''}> of {host}{who} "
+            f"for {len(reception.targets)} recipients, {size} octets: queued"
         )
         return replies.QUEUED.saying(f"Queued as {queue_id}")
 

@@ -49,6 +49,13 @@ def contents(directory: str) -> str:
     return f"{directory}/contents"
 
 
+def was_used(directory: str) -> bool:
+    """Whether a spool in this directory has ever been started. Blocks; raises `OSError`."""
+    with suppress(FileNotFoundError):
+        return os.stat(f"{directory}/lock").st_size > 0
+    return False
+
+
 def open_spool(directory: str, lease_until: float) -> Opened:
     """Lock, check, migrate; void dead leases and take ours; sweep. Raises `SpoolError`, leaving nothing open."""
     path = database(directory)

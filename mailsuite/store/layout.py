@@ -21,6 +21,7 @@ _SAFE = frozenset((string.ascii_letters + string.digits + "_-+=@.").encode())
 _MAX_COMPONENT = 200  # octets; file systems allow 255
 _NOT_IN_NAME = re.compile(r"[^A-Za-z0-9_\-]")
 _NOT_IN_HOST = re.compile(r"[/:,\x00-\x20\x7f]")
+_MEETING = re.compile(r"\}[^@]*\{")  # a-b and c give the same as a and b-c; a domain has no @
 _PLACEHOLDERS = frozenset({"domain", "local"})
 
 
@@ -39,6 +40,10 @@ def check_template(template: str) -> str:
     if "local" not in fields:
         raise ValueError(f"the layout {template!r} lacks {{local}}: all mailboxes would be one")
     parts = template.split("/")
+    if any(_MEETING.search(part) for part in parts):
+        raise ValueError(
+            f"the layout {template!r} must have / or @ between {{domain}} and {{local}}: mailboxes would meet"
+        )
     if "\0" in template or any(part in {"", ".", ".."} for part in parts):
         raise ValueError(f"the layout {template!r} must be a relative path without empty parts, . and ..")
     return template

@@ -242,7 +242,7 @@ class MaildirStore:
             self._log.failure("{queue_id}: cannot deliver into {path}", queue_id=queue_id, path=where)
             job.outcome = Outcome(Result.DEFERRED, _LOCAL_ERROR, "Local error in delivery")
         if job.mailbox is not None:
-            _remove(f"tmp/{job.name}", job.mailbox)
+            _remove(_temporary(job), job.mailbox)
 
     def _open_mailbox(self, path: str) -> int:
         whole = os.path.join(self._root, path)
@@ -298,21 +298,30 @@ def _remove(name: str, mailbox: _Mailbox) -> None:
         os.unlink(name, dir_fd=mailbox.descriptor)
 
 
+def _temporary(job: _Job) -> str:
+    """Where a message is written: each process has its own place.
+
+    A delivery process may outlive its server for a moment, and the next server's has the same message to deliver: what
+    one of them writes, the other must not rename. Both end in one name in new/, so it is still delivered once.
+    """
+    return f"tmp/{job.name}.P{os.getpid()}"
+
+
 def _publish(job: _Job) -> None:
     if job.mailbox is not None:
         fd = job.mailbox.descriptor
-        os.rename(f"tmp/{job.name}", f"new/{job.name}{job.sizes}", src_dir_fd=fd, dst_dir_fd=fd)
+        os.rename(_temporary(job), f"new/{job.name}{job.sizes}", src_dir_fd=fd, dst_dir_fd=fd)
 
 
 def _write_file(job: _Job) -> int:
     """Write one message into tmp/ and return the open file. Raises `OSError`; then the caller removes it."""
     if job.mailbox is None:
         raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
-    name, flags = f"tmp/{job.name}", os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+    name, flags = _temporary(job), os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW
     try:
         descriptor = os.open(name, flags, 0o600, dir_fd=job.mailbox.descriptor)
     except FileExistsError:
-        # Ours, from an attempt that a crash ended: nobody else holds the lease on this delivery.
+        # From an attempt that a crash ended, by a process that had our number.
         os.unlink(name, dir_fd=job.mailbox.descriptor)
         descriptor = os.open(name, flags, 0o600, dir_fd=job.mailbox.descriptor)
     try:

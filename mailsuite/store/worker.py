@@ -11,6 +11,7 @@ to all) would tear a batch apart.
 
 from __future__ import annotations
 
+import os
 import pickle
 import signal
 import struct
@@ -63,4 +64,5 @@ def _read(incoming: BinaryIO) -> Any:  # noqa: ANN401 - see `unframe`
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    os.nice(10)  # what is in the queue can wait for a processor; a peer that wants to hand its mail over should not
     serve(sys.stdin.buffer, sys.stdout.buffer)
