@@ -365,6 +365,9 @@ def _cross_check(settings: Settings) -> list[str]:
         ways = route.hold + (route.next_hop is not None)
         if ways > 1 or not (ways or route.relay):
             problems.append(f"{name}: say either `next_hop` or `hold = true`.")
+        before = next((other for other in settings.route[:number] if other.domain in ("*", route.domain)), None)
+        if before is not None:
+            problems.append(f"{name}: it is never reached; put it before the route for {before.domain!r}.")
         if route.username is None and (route.password, route.password_file) != (None, None):
             problems.append(f"{name}.username: there is a password without it; add it, or take the password out.")
         if route.username is not None and (route.password is None) == (route.password_file is None):

@@ -61,6 +61,10 @@ def parse(**table):
             "m.toml: route: there may be several of it; write its head in double brackets, [[route]].",
         ),
         (
+            {"route": [{"domain": "*", "next_hop": "a"}, {"domain": "b.example", "hold": True}]},
+            "m.toml: route[1]: it is never reached; put it before the route for '*'.",
+        ),
+        (
             {"route": [{"domain": "*", "next_hop": "a", "hold": True, "relay": True}]},
             "m.toml: route[0]: say either `next_hop` or `hold = true`.",
         ),
@@ -161,7 +165,7 @@ def uncommented(text: str) -> str:
 def test_the_sample_configuration_is_valid_as_it_stands_and_with_every_key_in_force(tmp_path):
     sample = (ROOT / "etc" / "mailsuite.toml").read_text()
     assert Settings.parse(tomllib.loads(sample), "etc", tmp_path).listen == Settings().listen
-    assert Settings.parse(tomllib.loads(uncommented(sample)), "etc", tmp_path).route[1].hold
+    assert Settings.parse(tomllib.loads(uncommented(sample)), "etc", tmp_path).route[0].hold
 
 
 def keys(model, prefix=""):

@@ -24,10 +24,15 @@ class Context:
     _settings: Settings | None = None
 
     @property
+    def file(self) -> Path | None:
+        """The configuration that was named, or the system's; None where there is neither."""
+        return self.config or (_SYSTEM_FILE if _SYSTEM_FILE.exists() else None)
+
+    @property
     def settings(self) -> Settings:
         """The settings of the file that was named, of the system's file, or the defaults."""
         if self._settings is None:
-            path = self.config or (_SYSTEM_FILE if _SYSTEM_FILE.exists() else None)
+            path = self.file
             try:
                 self._settings = Settings() if path is None else Settings.load(path.absolute())
             except SettingsError as error:
@@ -56,14 +61,19 @@ def root(context: click.Context, config: Path | None) -> None:
 
 
 @root.command(short_help="Say what is wrong with a configuration.")
-@click.argument("file", type=click.Path(path_type=Path))
-def check(file: Path) -> None:
+@click.argument("file", type=click.Path(path_type=Path), required=False)
+@click.pass_obj
+def check(context: Context, file: Path | None) -> None:
     """Say what is wrong with the configuration FILE: a sentence for each fault, with key, reason and cure.
 
-    Certificates and password files are looked at as well, so run it as a user who may read them.
+    Without FILE it is the one of --config. Certificates and password files are looked at as well, so run it as a user
+    who may read them.
     """
     from mailsuite.service import StartError, preflight
 
+    file = file or context.file
+    if file is None:
+        raise click.UsageError("there is no configuration to check: name a FILE")
     try:
         settings = Settings.load(file.absolute())
         preflight(settings)

@@ -3,24 +3,39 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
+import socket
 import sys
 from pathlib import Path
 
 import click
 
 from mailsuite.accounts.directory import DirectoryFile
-from mailsuite.config import Settings
+from mailsuite.config import Settings, SettingsError
 from mailsuite.mail.session import SecretKind
 
 _DOMAIN = "demo.example"
 _USER = f"alice@{_DOMAIN}"
 
+_LOOPBACK_PORT = re.compile(r"tcp:(\d+):interface=127\.0\.0\.1")
+
 _CONFIGURATION = f"""\
-# Written by `mailsuite demo`; delete it to have it written anew. Everything not said here is the default:
-# SMTP on 127.0.0.1:2525, submission on 127.0.0.1:2587 (STARTTLS) and 127.0.0.1:2465 (TLS).
+# Written by `mailsuite demo`; delete it to have it written anew. What is not said here is the default.
 hostname = "mail.{_DOMAIN}"
 data_directory = "."
+
+[[listen]]
+endpoint = "tcp:2525:interface=127.0.0.1"
+
+[[listen]]
+endpoint = "tcp:2587:interface=127.0.0.1"
+service = "submission"
+
+[[listen]]
+endpoint = "tcp:2465:interface=127.0.0.1"
+service = "submission"
+tls = "implicit"
 
 [accounts]
 postmaster = "{_USER}"
@@ -34,14 +49,14 @@ _WELCOME = """\
       user      {user}
       password  {password}
 
-  Send a first message (submission, port 2587, STARTTLS and AUTH), from another terminal:
+  Send a first message (submission, port {port}, STARTTLS and AUTH), from another terminal:
 
-      swaks --server 127.0.0.1:2587 --tls --auth-user {user} --auth-password {password} \\
+      swaks --server 127.0.0.1:{port} --tls --auth-user {user} --auth-password {password} \\
             --from {user} --to {user} --header 'Subject: the first mail'
 
   or, without swaks:
 
-      python3 -c "import smtplib; s = smtplib.SMTP('127.0.0.1', 2587); s.starttls(); \\
+      python3 -c "import smtplib; s = smtplib.SMTP('127.0.0.1', {port}); s.starttls(); \\
             s.login('{user}', '{password}'); \\
             s.sendmail('{user}', '{user}', 'Subject: the first mail\\n\\nIt works.')"
 
@@ -72,7 +87,11 @@ def demo(directory: Path) -> None:
     configuration = directory / "mailsuite.toml"
     if not configuration.exists():
         configuration.write_text(_CONFIGURATION, encoding="utf-8")
-    settings = Settings.load(configuration)
+    try:
+        settings = Settings.load(configuration)
+    except SettingsError as error:
+        raise click.ClickException(str(error)) from None
+    port = _free_ports(settings)
     password = secrets.token_urlsafe(12)
     _make_account(settings, password)
     maildirs = settings.path(Path(settings.local.options.get("directory", "maildirs")))
@@ -80,6 +99,7 @@ def demo(directory: Path) -> None:
         _WELCOME.format(
             user=_USER,
             password=password,
+            port=port,
             maildir=maildirs / _DOMAIN / "alice",
             directory=directory,
         )
@@ -88,6 +108,33 @@ def demo(directory: Path) -> None:
     run = "from twisted.scripts.twistd import run; run()"
     arguments = ["--nodaemon", "--pidfile=", "mailsuite", "--config", str(configuration)]
     os.execv(sys.executable, [sys.executable, "-c", run, *arguments])  # noqa: S606 - our own interpreter
+
+
+def _free_ports(settings: Settings) -> int:
+    """See that nobody has our ports, before a password is changed that a running demonstration has shown.
+
+    Returns the port for submission with STARTTLS.
+    """
+    submission = 0
+    for listen in settings.listen:
+        match = _LOOPBACK_PORT.fullmatch(listen.endpoint)
+        if match is None:
+            continue
+        port = int(match[1])
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError as error:
+                raise click.ClickException(
+                    f"port {port} cannot be had ({error.strerror}): stop the program that has it (another "
+                    "demonstration?), or name other ports in the [[listen]] tables of the configuration."
+                ) from None
+        if listen.service == "submission" and listen.tls == "starttls":
+            submission = port
+    if not submission:
+        raise click.ClickException("the configuration has no submission listener on 127.0.0.1 to show; add one.")
+    return submission
 
 
 def _make_account(settings: Settings, password: str) -> None:

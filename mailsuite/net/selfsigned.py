@@ -28,6 +28,7 @@ from mailsuite.net.addresses import parse_address
 from mailsuite.net.tls import TLSSettingsError
 
 _VALID_FOR: Final = timedelta(days=3650)
+_LOOPBACK = (IPv4Address("127.0.0.1"), IPv6Address("::1"))
 _MAX_COMMON_NAME: Final = 64  # RFC 5280 appendix A.1: ub-common-name
 
 
@@ -72,7 +73,9 @@ def _read_or_make_key(path: Path) -> ec.EllipticCurvePrivateKey:
 def _sign(key: ec.EllipticCurvePrivateKey, hostname: str) -> x509.Certificate:
     address = parse_address(hostname)
     name = domain_key(hostname)
-    alternative = x509.IPAddress(address) if isinstance(address, (IPv4Address, IPv6Address)) else x509.DNSName(name)
+    own = x509.IPAddress(address) if isinstance(address, (IPv4Address, IPv6Address)) else x509.DNSName(name)
+    # Whoever tries a server out speaks to it over the loopback, and may want to trust just this certificate.
+    names = dict.fromkeys([own, x509.DNSName("localhost"), *(x509.IPAddress(one) for one in _LOOPBACK)])
     common = name if len(name) <= _MAX_COMMON_NAME else "mailsuite"
     subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, common)])
     now = datetime.now(UTC)
@@ -84,7 +87,7 @@ def _sign(key: ec.EllipticCurvePrivateKey, hostname: str) -> x509.Certificate:
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - timedelta(days=1))  # clocks of peers are wrong by hours
         .not_valid_after(now + _VALID_FOR)
-        .add_extension(x509.SubjectAlternativeName([alternative]), critical=False)
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .sign(key, hashes.SHA256())

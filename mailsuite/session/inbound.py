@@ -161,6 +161,8 @@ class InboundSession:
         except Exception:  # noqa: BLE001 - whatever went wrong: a temporary answer loses nothing
             self._log_failure(event)
             reply = replies.LOCAL_ERROR
+        if reply.code >= 400:
+            self._log_refusal(event, reception, reply)
         if type(event) is ContentEnd and event.last and self._door.offer.lmtp:
             # RFC 2033 sections 4.2 and 4.3
             assert reception is not None
@@ -168,6 +170,18 @@ class InboundSession:
                 self._conversation.send(reply)
         else:
             self._conversation.send(reply)
+
+    def _log_refusal(self, event: Event, reception: Reception | None, reply: Reply) -> None:
+        """For the operator who is asked why somebody's mail was refused."""
+        if isinstance(event, Mail):
+            sender, recipient = event.reverse_path, ""
+        elif reception is not None and isinstance(event, Rcpt | Data | ContentEnd):
+            sender = reception.envelope.reverse_path
+            recipient = f" to=<{event.address}>" if isinstance(event, Rcpt) else ""
+        else:
+            return
+        host = self._conversation.peer.host or "a local socket"
+        self._door.log(f"refused: from=<{sender or ''}>{recipient} of {host}: {reply}")
 
     def _log_failure(self, event: Event) -> None:
         _log.failure("{event} from {host} failed", event=type(event).__name__, host=self._conversation.peer.host)

@@ -16,7 +16,7 @@ from mailsuite.mail.address import Address
 from mailsuite.mail.envelope import Envelope
 from mailsuite.mail.headers import begins_with_field, field_names, header_length
 from mailsuite.mail.reply import Reply
-from mailsuite.mail.route import Target
+from mailsuite.mail.route import Destination, Target
 from mailsuite.mail.trace import date_time
 
 # What is held back at the most while the end of the header has not come.
@@ -48,7 +48,7 @@ class Reception:
 
     envelope: Envelope
     amendments: Amendments | None = None
-    targets: dict[Target, None] = field(default_factory=dict)
+    _targets: dict[tuple[Address, Destination], Target] = field(default_factory=dict)
     recipients: int = 0
     only_recipient: Address | None = None
     _draft: IDraft | None = None
@@ -60,7 +60,8 @@ class Reception:
         """Add what one recipient resolved to; what another has brought already is not added twice."""
         self.recipients += 1
         self.only_recipient = recipient if self.recipients == 1 else None
-        self.targets.update(dict.fromkeys(targets))
+        for target in targets:
+            self._targets.setdefault((target.address, target.destination), target)
 
     def begin(self, spool: ISpool, trace: Callable[[str], bytes]) -> None:
         """Open the draft. `trace` makes our Received line from the queue id. Raises `Refused`."""
@@ -69,6 +70,11 @@ class Reception:
         except SpoolError as error:
             raise Refused(_told(error)) from None
         self._trace = trace
+
+    @property
+    def targets(self) -> Sequence[Target]:
+        """Where the message goes: once to each mailbox, by however many recipients it was named."""
+        return tuple(self._targets.values())
 
     @property
     def begun(self) -> bool:
@@ -116,7 +122,7 @@ class Reception:
         assert draft is not None
         size = int(draft.size)
         try:
-            await draft.commit(self.envelope, tuple(self.targets))
+            await draft.commit(self.envelope, self.targets)
         except SpoolError as error:
             raise Refused(_told(error)) from None
         return size

@@ -99,7 +99,7 @@ def _lock(directory: str) -> int:
         process = os.pread(lock, 20, 0).decode("ascii", "replace").strip()
         os.close(lock)
         who = f" (process {process})" if process else ""
-        raise SpoolError(f"Another mailsuite{who} uses the spool in {directory}") from None
+        raise SpoolError(f"Another mailsuite{who} uses the spool in {directory}; stop it first") from None
     return lock
 
 

@@ -67,6 +67,17 @@ class _Mailbox:
                     os.close(listed)
         return stem in self._stems
 
+    def clear(self, stem: str) -> None:
+        """Remove what an attempt that a crash ended has left of a message in tmp/."""
+        listed = os.open("tmp", _DIRECTORY, dir_fd=self.descriptor)
+        try:
+            for name in os.listdir(listed):
+                if name.startswith(stem):
+                    with contextlib.suppress(FileNotFoundError):
+                        os.unlink(name, dir_fd=listed)
+        finally:
+            os.close(listed)
+
 
 class _Job:
     """One message for one recipient."""
@@ -157,6 +168,8 @@ class MaildirStore:
         job.name = stem + self._host
         if (job.delivery.replayed or job.recipient.attempts) and mailbox.holds(stem):
             job.outcome = DELIVERED
+        elif job.delivery.replayed:
+            mailbox.clear(stem)
 
     def _write(self, jobs: Sequence[_Job], *, together: bool) -> None:
         """Write all files into tmp/ and make them durable."""

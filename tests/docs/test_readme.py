@@ -95,9 +95,15 @@ def test_conversation_is_what_the_server_says(demo):
 
 @pytest.mark.slow
 def test_demo_tells_a_command_that_sends(demo):
-    told = _WELCOME.format(user="alice@demo.example", password="sesame", maildir="maildir", directory="directory")
+    told = _WELCOME.format(
+        user="alice@demo.example",
+        password="sesame",
+        port=demo.submission_port,
+        maildir="maildir",
+        directory="directory",
+    )
     [command] = re.findall(r'^ +(python3 -c ".*?")$', told, re.MULTILINE | re.DOTALL)
-    command = command.replace("python3", sys.executable, 1).replace("2587", str(demo.submission_port))
+    command = command.replace("python3", sys.executable, 1)
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=30, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     [message] = demo.wait_for("alice")

@@ -16,7 +16,7 @@ def test_certificate_and_key_are_made_and_fit(tmp_path):
     certificate, key = make_self_signed(tmp_path / "tls", "mx.example.org")
     assert ServerTLS(certificate, key)
     assert key.stat().st_mode & 0o777 == 0o600
-    assert names_in(certificate).get_values_for_type(x509.DNSName) == ["mx.example.org"]
+    assert names_in(certificate).get_values_for_type(x509.DNSName) == ["mx.example.org", "localhost"]
     assert sorted(path.name for path in (tmp_path / "tls").iterdir()) == ["self-signed.key", "self-signed.pem"]
 
 
@@ -57,9 +57,10 @@ def test_directory_that_cannot_be_made_is_told(tmp_path):
 
 def test_addresses_and_long_and_foreign_names(tmp_path):
     certificate, _ = make_self_signed(tmp_path / "a", "192.0.2.1")
-    assert [str(one) for one in names_in(certificate).get_values_for_type(x509.IPAddress)] == ["192.0.2.1"]
+    addresses = [str(one) for one in names_in(certificate).get_values_for_type(x509.IPAddress)]
+    assert addresses == ["192.0.2.1", "127.0.0.1", "::1"]
     long = ".".join(["label" * 4] * 5) + ".example"
     certificate, _ = make_self_signed(tmp_path / "b", long)
-    assert names_in(certificate).get_values_for_type(x509.DNSName) == [long]
+    assert names_in(certificate).get_values_for_type(x509.DNSName) == [long, "localhost"]
     certificate, _ = make_self_signed(tmp_path / "c", "bücher.example")
-    assert names_in(certificate).get_values_for_type(x509.DNSName) == ["xn--bcher-kva.example"]
+    assert names_in(certificate).get_values_for_type(x509.DNSName) == ["xn--bcher-kva.example", "localhost"]

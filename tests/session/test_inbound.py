@@ -162,7 +162,17 @@ def test_message_that_was_not_accepted_is_not_logged_as_one(house: House) -> Non
     assert b"\r\n554 " in running.say(b"EHLO a\r\n" + MESSAGE.replace(b"A: b", b"A: \rb"))
     house.spool.failures["commit"] = SpoolFull("no room")
     assert running.say(MESSAGE).endswith(b"452 4.3.1 Insufficient system storage\r\n")
-    assert lines == []
+    assert lines == [
+        "refused: from=<fred@example.org> of 192.0.2.7: 554 5.6.0 A bare CR stands in the content",
+        "refused: from=<fred@example.org> of 192.0.2.7: 452 4.3.1 Insufficient system storage",
+    ]
+
+
+def test_a_refused_recipient_is_logged_with_its_reason(house: House) -> None:
+    lines: list[str] = []
+    running = Running(replace(house.door, log=lines.append))
+    running.say(b"EHLO a\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<x@nowhere.example>\r\n")
+    assert lines == ["refused: from=<a@b.example> to=<x@nowhere.example> of 192.0.2.7: 550 5.7.1 Relaying denied"]
 
 
 @pytest.mark.parametrize(

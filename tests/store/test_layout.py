@@ -54,6 +54,8 @@ def test_long_names_differ_in_their_digest() -> None:
 @pytest.mark.parametrize(
     "template",
     [
+        "{domain}-{local}",
+        "{local}{domain}",
         *("", "/{local}", "{domain}", "../{local}", "{local}/..", "a//{local}", "{local}\0"),
         *("{local!r}", "{local:>9}", "{0}/{local}", "{user}/{local}", "{local", "{}", "{domain.x}/{local}"),
     ],

@@ -3,6 +3,7 @@
 import errno
 import os
 import stat
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from mailbox import Maildir
@@ -174,6 +175,40 @@ def test_a_replay_does_not_take_another_message_for_its_own(store, tmp_path) -> 
     store.deliver([delivery(1, ALICE)])
     store.deliver([delivery(11, ALICE, replayed=True)])
     assert len(files(tmp_path)) == 2
+
+
+class Meeting(FileContent):
+    """Whoever opens it does something first."""
+
+    def __init__(self, first):
+        super().__init__(CONTENT)
+        self.first = first
+
+    def open(self):
+        self.first()
+        return super().open()
+
+
+def test_a_process_that_outlived_its_server_publishes_nothing_of_ours(store, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(os, "getpid", threading.get_ident)  # threads play the processes
+    outlived_writes, we_write = threading.Event(), threading.Event()
+    seen = []
+
+    def meet() -> None:
+        outlived_writes.set()
+        we_write.wait(10)
+
+    def let_go() -> None:
+        we_write.set()
+        outlived.result(10)
+        seen.append(files(tmp_path))  # while ours is open, and not whole
+
+    with ThreadPoolExecutor(1) as process:
+        outlived = process.submit(store.deliver, [delivery(1, ALICE, content=Meeting(meet))])
+        assert outlived_writes.wait(10)
+        assert store.deliver([delivery(1, ALICE, content=Meeting(let_go), replayed=True)]) == [(DELIVERED,)]
+    assert seen == [[]]
+    assert [file.read_bytes()[-7:] for file in files(tmp_path)] == [b"second\n"]
 
 
 def test_what_a_crash_left_in_tmp_is_written_anew(store, tmp_path) -> None:
