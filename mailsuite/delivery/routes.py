@@ -28,11 +28,6 @@ class Route:
             return domain.endswith(self.pattern)
         return self.pattern in ("*", domain)
 
-    @property
-    def is_smarthost(self) -> bool:
-        """Whether the rule is for every domain."""
-        return self.pattern == "*"
-
 
 class Routes:
     """All routes, in order; the first that fits is taken. Without one the MX of the domain is asked.

@@ -50,7 +50,6 @@ BAD_SENDER_SYNTAX = _make(501, "5.1.7", "Bad sender address syntax")
 BAD_RECIPIENT_SYNTAX = _make(501, "5.1.3", "Bad recipient address syntax")
 NOT_IMPLEMENTED = _make(502, "5.5.1", "Command not implemented")
 BAD_SEQUENCE = _make(503, "5.5.1", "Bad sequence of commands")
-PARAMETER_NOT_IMPLEMENTED = _make(504, "5.5.4", "Command parameter not implemented")
 UNKNOWN_PARAMETER = _make(555, "5.5.4", "Parameter not recognized or not implemented")  # section 4.1.1.11
 NO_VALID_RECIPIENTS = _make(554, "5.5.1", "No valid recipients")
 # RFC 6531 section 3.5: 550 to MAIL, 553 to RCPT
@@ -60,7 +59,6 @@ UTF8_RECIPIENT_NOT_ANNOUNCED = _make(553, "5.6.7", "An internationalized recipie
 # What is wrong with the sender, a recipient or the content
 NO_SUCH_USER = _make(550, "5.1.1", "No such user here")
 RELAYING_DENIED = _make(550, "5.7.1", "Relaying denied")
-MAILBOX_DISABLED = _make(550, "5.2.1", "Mailbox disabled")
 MAILBOX_FULL = _make(452, "4.2.2", "Mailbox full")
 NOT_YOUR_ADDRESS = _make(550, "5.7.1", "This sender address does not belong to your account")
 TOO_MANY_RECIPIENTS = _make(452, "4.5.3", "Too many recipients")  # RFC 5321 section 4.5.3.1.10

@@ -78,12 +78,6 @@ def return_path_line(address: Address | None) -> bytes:
     return f"Return-Path: <{path}>\r\n".encode("utf-8", "replace")
 
 
-def count_received(header: bytes) -> int:
-    """How many Received lines stand in a header section, to find loops by (RFC 5321 section 6.3)."""
-    lowered = header.lower()
-    return lowered.count(b"\nreceived:") + lowered.startswith(b"received:")
-
-
 def date_time(timestamp: float) -> str:
     """A moment in the form of RFC 5322 section 3.3: local time and its offset. Kept for its second."""
     return _date_time(int(timestamp))

@@ -28,7 +28,7 @@ from mailsuite.mail.queue import Delivery, Outcome, Recipient, Result
 from mailsuite.mail.status import EnhancedStatus
 from mailsuite.mail.trace import return_path_line
 from mailsuite.store.layout import DEFAULT_TEMPLATE, check_template, host_part, mailbox_path, name_stem
-from mailsuite.store.sync import Sync, has_syncfs, sync_directory, sync_filesystem
+from mailsuite.store.sync import Sync, has_syncfs, sync_directory, sync_filesystem, syncfs_reports_errors
 
 # How many files are written before they are synced and renamed together; bounds open descriptors too.
 _SLICE: Final = 100
@@ -118,7 +118,7 @@ class MaildirStore:
         self._template = check_template(template)
         self._host = host_part(hostname)
         self._now = now
-        self._sync = sync if has_syncfs() else Sync.FILES
+        self._sync = Sync.FILES if sync is Sync.AUTO and not syncfs_reports_errors() else sync
         self._threads = threads
         self._pool = ThreadPoolExecutor(threads, "maildir")
         self._swept: dict[str, float] = {}

@@ -64,16 +64,24 @@ class MaildirProcess:
         return [next(of_large if octets is None else of_small) for octets in contents]
 
     async def _in_child(self, deliver: Deliver, deliveries: Sequence[Delivery]) -> Outcomes:
-        try:
-            if self._child is None or self._child.ended:
-                self._child = _Child(self._arguments)
-                command = [sys.executable, "-P", "-m", _MODULE]
-                self._reactor.spawnProcess(self._child, sys.executable, command, os.environ)
-            return await self._child.ask(deliveries)
-        except (WorkerLost, OSError) as error:
-            self._log.error("the delivery process is lost ({error}); delivering in a thread", error=error)
-            outcomes: Outcomes = await self._in_thread(deliver, [replace(one, replayed=True) for one in deliveries])
-            return outcomes
+        if self._child is None or not self._child.was_useless:  # else so would the next be
+            try:
+                return await self._living_child().ask(deliveries)
+            except (WorkerLost, OSError) as error:
+                self._log.error("the delivery process is lost ({error}); delivering in a thread", error=error)
+                deliveries = [replace(one, replayed=True) for one in deliveries]
+        outcomes: Outcomes = await self._in_thread(deliver, deliveries)
+        return outcomes
+
+    def _living_child(self) -> _Child:
+        """The child, or another one in its place. Raises `OSError`."""
+        child = self._child
+        if child is None or child.ended:
+            child = _Child(self._arguments)
+            command = [sys.executable, "-P", "-m", _MODULE]
+            self._reactor.spawnProcess(child, sys.executable, command, os.environ)
+            self._child = child  # only now: one that was not spawned would never answer
+        return child
 
 
 class _Child(ProcessProtocol):
@@ -86,7 +94,13 @@ class _Child(ProcessProtocol):
         self._waiting: deque[Deferred[Outcomes]] = deque()
         self._received = bytearray()
         self._made = False
+        self._has_answered = False
         self.ended = False
+
+    @property
+    def was_useless(self) -> bool:
+        """Whether it ended without a single answer."""
+        return self.ended and not self._has_answered
 
     def ask(self, deliveries: Sequence[Delivery]) -> Deferred[Outcomes]:
         """Hand a batch over. Fails with `WorkerLost`."""
@@ -116,6 +130,7 @@ class _Child(ProcessProtocol):
                 return
             octets = bytes(self._received[LENGTH.size : end])
             del self._received[:end]
+            self._has_answered = True
             self._waiting.popleft().callback(unframe(octets))
 
     def errReceived(self, data: bytes) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 from collections.abc import Callable
 from enum import StrEnum
 from typing import Any
@@ -39,6 +40,12 @@ _syncfs = _find_syncfs()
 def has_syncfs() -> bool:
     """Whether this system can sync a file system as a whole."""
     return _syncfs is not None
+
+
+def syncfs_reports_errors() -> bool:
+    """Whether a sync of the file system tells of data that could not be written: Linux does since 5.8."""
+    version = re.match(r"(\d+)\.(\d+)", os.uname().release)
+    return has_syncfs() and version is not None and (int(version[1]), int(version[2])) >= (5, 8)
 
 
 def sync_filesystem(descriptor: int) -> None:

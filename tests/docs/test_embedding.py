@@ -143,7 +143,8 @@ def test_delivery_agent_as_a_plugin(place):
     place.start([*TWISTD, "mailsuite", "--config", configuration], greets=2525)
     send(place)
     kept = place.directory / "data" / "kept"
-    wait_until(lambda: kept.exists() and any(kept.iterdir()), why=place.printed)
+    # The agent of the page writes in plain sight: a file is there before it is whole.
+    wait_until(lambda: any(file.stat().st_size for file in kept.glob("*")), why=place.printed)
     [file] = kept.iterdir()
     assert file.read_bytes().startswith(b"Return-Path: <me@sender.example>\r\nReceived: from ")
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mailsuite.mail.address import Address
 from mailsuite.mail.session import Peer, TLSFacts
-from mailsuite.mail.trace import count_received, date_time, received_line, return_path_line, with_protocol
+from mailsuite.mail.trace import date_time, received_line, return_path_line, with_protocol
 
 FACTS = {
     "helo": "client.example.net",
@@ -127,19 +127,6 @@ def test_return_path_line() -> None:
     assert return_path_line(None) == b"Return-Path: <>\r\n"
     assert return_path_line(Address("a b", "example.org")) == b'Return-Path: <"a b"@example.org>\r\n'
     assert return_path_line(Address("a\r\nX: y", "example.org")).count(b"\n") == 1
-
-
-@pytest.mark.parametrize(
-    ("header", "count"),
-    [
-        (b"", 0),
-        (b"Received: a\r\n", 1),
-        (b"RECEIVED: a\r\nreceived: b\r\nSubject: Received: c\r\n\tReceived: folded\r\n", 2),
-        (b"X-Received: a\r\nReceived-SPF: pass\r\n", 0),
-    ],
-)
-def test_received_lines_are_counted(header, count) -> None:
-    assert count_received(header) == count
 
 
 def test_dates_of_one_second_are_the_same_object() -> None:

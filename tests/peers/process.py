@@ -1,18 +1,20 @@
 """Starting, awaiting and ending the peers' processes, and the ports they listen on.
 
 Known limit: a port that `free_port` returns is free at that moment only; another process may take it
-before the peer does. The kernel hands out such ports at random, so this is rare.
+before the peer does. Each of our processes looks in another place, so this is rare.
 """
 
 from __future__ import annotations
 
 import abc
+import itertools
 import os
 import signal
 import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -55,21 +57,28 @@ def cache_directory() -> Path:
     return Path(base) / "mailsuite-peers"
 
 
+_FIRST_PORT = 20_000
+_PORTS = 12_000
+_walk = itertools.count(os.getpid() * 997)
+
+
 def free_port() -> int:
     """A TCP port on the loopback that nobody listened on a moment ago."""
     return free_ports(1)[0]
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that differ from each other: all are held until the last one is found."""
-    held = [socket.socket() for _ in range(count)]
-    try:
-        for one in held:
-            one.bind((LOOPBACK, 0))
-        return [one.getsockname()[1] for one in held]
-    finally:
-        for one in held:
-            one.close()
+    """Ports that differ from each other, below those that the system gives to outgoing connections.
+
+    Each test process walks through them from a place of its own, so that none comes again soon.
+    """
+    found: list[int] = []
+    while len(found) < count:
+        port = _FIRST_PORT + next(_walk) % _PORTS
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind((LOOPBACK, port))
+            found.append(port)
+    return found
 
 
 def run(

@@ -128,9 +128,33 @@ def test_one_child_serves_batch_after_batch(maildirs, arguments, store):
     assert len(files(maildirs)) == 3
 
 
-def test_what_a_lost_child_had_delivered_is_not_delivered_again(maildirs, arguments, store):
+def test_a_child_that_cannot_be_spawned_is_not_waited_for(maildirs, arguments, store):
+    reactor = Reactor(error=OSError("no more processes"))
+    process = MaildirProcess(reactor, arguments, at_once)
+    for number in range(2):
+        assert result_of(process.run(store.deliver, [delivery(number, ALICE)]))
+    reactor.error = None
+    assert result_of(process.run(store.deliver, [delivery(2, ALICE)]))
+    assert len(reactor.children) == 1
+    assert len(files(maildirs)) == 3
+
+
+def test_a_child_that_ends_before_its_first_answer_has_no_successor(maildirs, arguments, store):
     reactor = Reactor(answers=False)
     process = MaildirProcess(reactor, arguments, at_once)
+    kept = result_of(process.run(store.deliver, [delivery(1, ALICE)]))
+    reactor.children[0].die()
+    assert kept
+    assert result_of(process.run(store.deliver, [delivery(2, ALICE)]))
+    assert len(reactor.children) == 1
+    assert len(files(maildirs)) == 2
+
+
+def test_what_a_lost_child_had_delivered_is_not_delivered_again(maildirs, arguments, store):
+    reactor = Reactor()
+    process = MaildirProcess(reactor, arguments, at_once)
+    assert result_of(process.run(store.deliver, [delivery(4, BOB)]))
+    reactor.children[0].answers = False
     batch = [delivery(1, ALICE), delivery(2, ALICE)]
     kept = result_of(process.run(store.deliver, batch))
     assert kept == []
@@ -138,7 +162,6 @@ def test_what_a_lost_child_had_delivered_is_not_delivered_again(maildirs, argume
     reactor.children[0].die()
     assert [[one.result for one in of] for of in kept[0]] == [[Result.DELIVERED], [Result.DELIVERED]]
     assert len(files(maildirs)) == 2
-    reactor.answers = True
     assert result_of(process.run(store.deliver, [delivery(3, ALICE)]))
     assert len(reactor.children) == 2  # a new one for the next batch
 

@@ -11,6 +11,8 @@ from tests.instance import TWISTD, Instance
 from tests.peers import process
 from tests.peers.process import LOOPBACK, free_port, wait_until
 
+pytestmark = pytest.mark.slow
+
 # In the form that `twistd dns --pyzone` reads. Nothing listens on 127.0.0.2.
 ZONE = """
 zone = [

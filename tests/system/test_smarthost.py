@@ -11,6 +11,8 @@ from tests.instance import PASSWORD, Instance
 from tests.peers.certificate import self_signed
 from tests.peers.process import LOOPBACK, free_port, wait_until
 
+pytestmark = pytest.mark.slow
+
 HOP = {"tls": "verified", "password": PASSWORD}
 
 
