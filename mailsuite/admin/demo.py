@@ -92,7 +92,7 @@ def demo(directory: Path) -> None:
     except SettingsError as error:
         raise click.ClickException(str(error)) from None
     port = _free_ports(settings)
-    password = secrets.token_urlsafe(12)
+    password = secrets.token_hex(8)  # nothing in it that a shell or an option would take for its own
     _make_account(settings, password)
     maildirs = settings.path(Path(settings.local.options.get("directory", "maildirs")))
     click.echo(
