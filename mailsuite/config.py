@@ -132,7 +132,9 @@ class Listen(_Table):
     )
     trusted: Networks = Field(default=(), description="Networks whose hosts may relay here without authentication.")
     auth: bool | None = Field(
-        default=None, description="Whether AUTH is offered. By default on submission listeners only."
+        default=None,
+        description="Whether AUTH is offered; by default on submission listeners only. On an smtp listener it is for "
+        "other mail servers: whoever logs in there may relay, under any sender.",
     )
 
 

@@ -60,7 +60,7 @@ class Door:
     """What one listener is for, and whom a session asks.
 
     `offer` is what is offered in plaintext, `secure_offer` under TLS. `tls` is what STARTTLS hands over to.
-    `submission` completes messages (RFC 6409 section 8). Whoever logs in, on any door, may send as its account only.
+    `submission` demands authentication, binds senders to the account and completes messages (RFC 6409).
     `trusted` are networks whose peers may relay without authentication. `now` gives POSIX seconds. `log` takes a line
     for each message that was queued.
     """
@@ -240,8 +240,8 @@ class InboundSession:
     async def _mail(self, command: Mail) -> Reply:
         identity = self._identity
         sender = command.reverse_path
-        # RFC 6409 section 6.1, on whatever door an account has logged in
-        if identity is not None and sender is not None and not identity.may_send_as(sender):
+        # RFC 6409 section 6.1. On other doors it is mail servers that log in, and what they relay has any sender.
+        if self._door.submission and identity is not None and sender is not None and not identity.may_send_as(sender):
             raise Refused(replies.NOT_YOUR_ADDRESS)
         envelope = Envelope(
             sender,
