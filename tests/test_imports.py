@@ -241,7 +241,7 @@ def test_checker_passes_a_package_that_keeps_the_rules(tmp_path: Path) -> None:
         ("delivery/a.py", "from mailsuite.spool.sqlite import SqliteSpool", "delivery may not import spool"),
         ("net/a.py", "import mailsuite\nmailsuite.spool.sqlite.open()", "net may not import spool"),
         ("interfaces.py", "from mailsuite.wire import core", "interfaces may not import wire"),
-        ("config.py", "from mailsuite.net import tls", "config may not import net"),
+        ("config/a.py", "from mailsuite.net import tls", "config may not import net"),
         ("__init__.py", '"""Docstring."""\nfrom mailsuite.mail import Reply', "the root may not import mail"),
         ("attic/a.py", "import re", "room attic is not in the table"),
         ("net/a.py", "from . import driver", "hides what is imported"),

@@ -12,6 +12,7 @@ import sys
 import types
 import typing
 from collections.abc import Iterator
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from mailsuite.config import Settings
 _HEAD = """\
 # Configuration
 
-<!-- Written by `python -m mailsuite.admin.reference`; change the texts in mailsuite/config.py. -->
+<!-- Written by `python -m mailsuite.admin.reference`; change the texts in mailsuite/config/. -->
 
 One TOML file, named by `twistd mailsuite --config FILE` and `mailsuite --config FILE`. Every key is optional.
 `mailsuite check FILE` tells what is wrong with one. `etc/mailsuite.toml` holds every key, commented out.
@@ -82,10 +83,17 @@ def _kind(field: FieldInfo) -> str:
     if typing.get_origin(annotation) is typing.Literal:
         return ", ".join(f"`{json.dumps(choice)}`" for choice in typing.get_args(annotation))
     if typing.get_origin(annotation) is tuple:
-        return "list of networks"
+        return "list of networks" if IPv4Network in _leaves(annotation) else "list of text"
     if typing.get_origin(annotation) is dict:
         return "table"
     return _PLAIN_TYPES[annotation] if isinstance(annotation, type) else "text"
+
+
+def _leaves(annotation: object) -> Iterator[object]:
+    """The types that an annotation is made of."""
+    yield annotation
+    for part in typing.get_args(annotation):
+        yield from _leaves(part)
 
 
 def _default(key: str, field: FieldInfo) -> str:

@@ -104,6 +104,16 @@ class Settlement:
 
 
 @dataclass(frozen=True, slots=True)
+class HeldMail:
+    """What is held for one domain, under lease or not. `oldest` is when the first of it arrived."""
+
+    domain: str
+    messages: int
+    octets: int
+    oldest: float
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """A message that we compose ourselves, to be queued: a delivery status notification (RFC 3464)."""
 

@@ -36,11 +36,13 @@ class Identity:
     """An account that has been authenticated.
 
     `addresses` are those it may send as, each a whole address in lower case with its domain in A-labels;
-    an entry that begins with `@` allows every address of that domain.
+    an entry that begins with `@` allows every address of that domain. `customer` says that it is the customer of that
+    name who has logged in, not an account.
     """
 
     name: str
     addresses: frozenset[str] = frozenset()
+    customer: str | None = None
 
     def may_send_as(self, address: Address) -> bool:
         """Whether the account owns this sender address."""
