@@ -18,7 +18,7 @@ from typing import Any
 
 from OpenSSL import SSL
 from twisted.internet.abstract import FileDescriptor
-from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol, IPushProducer, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
@@ -32,6 +32,7 @@ from mailsuite.net.addresses import peer_of
 from mailsuite.net.conversation import Conversation
 from mailsuite.net.immediate import send_now
 from mailsuite.net.securing import TLSCreator, start_tls
+from mailsuite.net.stepping import SessionRun
 from mailsuite.net.timeouts import Timeouts
 from mailsuite.net.tls import TLSFailed, describe_failure, tls_facts
 from mailsuite.session.handover import Handover, Session
@@ -59,7 +60,7 @@ class Connection(Protocol):
     _promised: Handover | None = None  # begins when the handshake is done
     _next: tuple[Core, Session, bytes] | None = None
     _starting = False
-    _session: Deferred[Handover | None] | None = None
+    _session: SessionRun | None = None
     _alarm: IDelayedCall | None = None  # of the handshake, or of closing
     _made = False
     _closing = False
@@ -248,8 +249,7 @@ class Connection(Protocol):
             while self._next is not None:
                 (core, session, data), self._next = self._next, None
                 self.conversation.replace_core(core, data)
-                self._session = _run(session, self.conversation)
-                self._session.addCallbacks(self._ended, self._failed).addErrback(self._at_fault)
+                self._run(session)
                 started, self.started = self.started, None
                 if started is not None:
                     started()
@@ -257,8 +257,23 @@ class Connection(Protocol):
             self._starting = False
         self._look_whether_over()
 
+    def _run(self, session: Session) -> None:
+        try:
+            coroutine = session(self.conversation)
+        except Exception:  # noqa: BLE001 - what is raised where the coroutine is made counts as raised within
+            self._failed(Failure())  # type: ignore[no-untyped-call]
+            return
+        self._session = SessionRun(coroutine, self._ended, self._failed)
+        self._session.step()
+
     def _ended(self, handover: Handover | None) -> None:
         self._session = None
+        try:
+            self._go_on_to(handover)
+        except Exception:  # noqa: BLE001 - what the session wants cannot be done
+            self._at_fault(Failure())  # type: ignore[no-untyped-call]
+
+    def _go_on_to(self, handover: Handover | None) -> None:
         if handover is None or self._closing:
             self.close()
         elif self._lost:
@@ -350,11 +365,3 @@ class Connection(Protocol):
             waiter.callback(self._ending)
         if self._over is not None:
             self._over(self)
-
-
-def _run(session: Session, conversation: Conversation) -> Deferred[Handover | None]:
-    """Run a session; what is raised where its coroutine is made counts as raised within."""
-    try:
-        return Deferred.fromCoroutine(session(conversation))
-    except Exception as error:  # noqa: BLE001 - treated as any other out of a session
-        return fail(error)

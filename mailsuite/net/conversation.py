@@ -23,6 +23,7 @@ from zope.interface import implementer
 from mailsuite.interfaces import IConversation
 from mailsuite.mail.reply import Reply
 from mailsuite.mail.session import Peer, TLSFacts
+from mailsuite.net.stepping import Waiter
 from mailsuite.net.timeouts import Patience, Timeouts
 from mailsuite.wire.core import (
     NEED_DATA,
@@ -76,7 +77,7 @@ class Conversation:
 
     tls: TLSFacts | None = None
 
-    _waiter: Deferred[Any] | None = None
+    _waiter: Waiter | None = None
     _stop = Stop.INPUT  # why the waiter waits, where there is one
     _wants_event = True  # what it waits for: an event, or room only
     _breath: IDelayedCall | None = None
@@ -273,9 +274,8 @@ class Conversation:
 
     # --------------------------------------------------------------------------------------- waiting
 
-    def _wait(self, stop: Stop, *, for_event: bool = True) -> Deferred[Any]:
-        waiter: Deferred[Any] = Deferred(self._forget_waiter)
-        self._waiter = waiter
+    def _wait(self, stop: Stop, *, for_event: bool = True) -> Waiter:
+        self._waiter = waiter = Waiter(self._forget_waiter)
         self._wants_event = for_event
         self._suspend(stop)
         return waiter
@@ -329,13 +329,13 @@ class Conversation:
         waiter, self._waiter = self._waiter, None
         if waiter is not None:
             self._patience.end()
-            waiter.callback(result)
+            waiter.fire(result)
 
     def _throw(self, error: Exception) -> None:
         waiter, self._waiter = self._waiter, None
         if waiter is not None:
             self._patience.end()
-            waiter.errback(error)
+            waiter.fail(error)
 
     def _breathed(self) -> None:
         self._breath = None

@@ -20,9 +20,8 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from mailsuite.mail.content import MemoryContent
 from mailsuite.mail.queue import Delivery, Outcome
-from mailsuite.store.worker import LENGTH, frame, unframe
+from mailsuite.store.worker import LENGTH, Packed, frame, pack, unframe
 
 Outcomes = Sequence[Sequence[Outcome]]
 Deliver = Callable[[Sequence[Delivery]], Outcomes]
@@ -54,19 +53,18 @@ class MaildirProcess:
         """The outcomes of a batch, each in its place; `deliver` does in a thread what the child is not given."""
         contents = [delivery.content.in_memory() for delivery in deliveries]
         small = [
-            replace(delivery, content=MemoryContent(octets))
-            for delivery, octets in zip(deliveries, contents, strict=True)
-            if octets is not None
+            (delivery, octets) for delivery, octets in zip(deliveries, contents, strict=True) if octets is not None
         ]
         large = [delivery for delivery, octets in zip(deliveries, contents, strict=True) if octets is None]
         of_small = iter(await self._in_child(deliver, small) if small else ())
         of_large = iter(await self._in_thread(deliver, large) if large else ())
         return [next(of_large if octets is None else of_small) for octets in contents]
 
-    async def _in_child(self, deliver: Deliver, deliveries: Sequence[Delivery]) -> Outcomes:
+    async def _in_child(self, deliver: Deliver, small: Sequence[tuple[Delivery, bytes]]) -> Outcomes:
+        deliveries = [delivery for delivery, _ in small]
         if self._child is None or not self._child.was_useless:  # else so would the next be
             try:
-                return await self._living_child().ask(deliveries)
+                return await self._living_child().ask([pack(delivery, octets) for delivery, octets in small])
             except (WorkerLost, OSError) as error:
                 self._log.error("the delivery process is lost ({error}); delivering in a thread", error=error)
                 deliveries = [replace(one, replayed=True) for one in deliveries]
@@ -102,12 +100,12 @@ class _Child(ProcessProtocol):
         """Whether it ended without a single answer."""
         return self.ended and not self._has_answered
 
-    def ask(self, deliveries: Sequence[Delivery]) -> Deferred[Outcomes]:
+    def ask(self, batch: list[Packed]) -> Deferred[Outcomes]:
         """Hand a batch over. Fails with `WorkerLost`."""
         # A cancellation changes nothing: the batch is with the child, and its answer must find its place.
         answer: Deferred[Outcomes] = Deferred()
         self._waiting.append(answer)
-        self._unsent.append(frame(list(deliveries)))
+        self._unsent.append(frame(batch))
         self._send()
         return answer
 

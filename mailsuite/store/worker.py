@@ -20,7 +20,14 @@ import time
 from collections.abc import Sequence
 from typing import Any, BinaryIO, Final
 
+from mailsuite.mail.address import Address
+from mailsuite.mail.content import MemoryContent
+from mailsuite.mail.envelope import Envelope
+from mailsuite.mail.queue import Delivery, Message, Recipient
+from mailsuite.mail.route import MAILDIR, Destination
 from mailsuite.store.maildir import MaildirStore
+
+Packed = tuple[str, float, tuple[str, str] | None, list[tuple[int, str, str, int]], bytes, bool]
 
 LENGTH: Final = struct.Struct("!I")
 
@@ -36,6 +43,33 @@ def unframe(octets: bytes) -> Any:  # noqa: ANN401 - whatever was framed
     return pickle.loads(octets)  # noqa: S301 - from our own other half
 
 
+def pack(delivery: Delivery, octets: bytes) -> Packed:
+    """What the store needs of a delivery, as a pickle has it with the least work: the near end has no time to lose."""
+    message = delivery.message
+    reverse = message.envelope.reverse_path
+    return (
+        message.queue_id,
+        message.arrived,
+        None if reverse is None else (reverse.local_part, reverse.domain),
+        [(one.key, one.address.local_part, one.address.domain, one.attempts) for one in delivery.recipients],
+        octets,
+        delivery.replayed,
+    )
+
+
+def unpack(packed: Packed) -> Delivery:
+    """The delivery, as far as it was packed."""
+    queue_id, arrived, reverse, recipients, octets, replayed = packed
+    envelope = Envelope(None if reverse is None else Address(*reverse))
+    return Delivery(
+        Message(queue_id, envelope, len(octets), arrived),
+        Destination(MAILDIR),
+        tuple([Recipient(key, Address(local, domain), attempts=number) for key, local, domain, number in recipients]),
+        MemoryContent(octets),
+        replayed,
+    )
+
+
 def serve(incoming: BinaryIO, outgoing: BinaryIO) -> None:
     """Deliver batch after batch until the input ends. The first frame holds the arguments of the store."""
     arguments = _read(incoming)
@@ -44,7 +78,7 @@ def serve(incoming: BinaryIO, outgoing: BinaryIO) -> None:
     store = MaildirStore(**arguments, now=time.time)
     try:
         while (batch := _read(incoming)) is not None:
-            outcomes: Sequence[object] = store.deliver(batch)
+            outcomes: Sequence[object] = store.deliver([unpack(packed) for packed in batch])
             outgoing.write(frame(outcomes))
             outgoing.flush()
     finally:

@@ -13,7 +13,7 @@ from mailsuite.mail.queue import Result
 from mailsuite.store.maildir import MaildirStore
 from mailsuite.store.process import MaildirProcess
 from mailsuite.store.sync import Sync
-from mailsuite.store.worker import LENGTH, frame, serve, unframe
+from mailsuite.store.worker import LENGTH, frame, pack, serve, unframe, unpack
 from tests.store.test_maildir import ALICE, BOB, NOW, FileContent, delivery
 
 
@@ -39,7 +39,7 @@ class Child:
         if isinstance(value, dict):
             self.store = MaildirStore(**value, now=lambda: NOW)
         else:
-            answer = frame(self.store.deliver(value))
+            answer = frame(self.store.deliver([unpack(packed) for packed in value]))
             self.protocol.outReceived(answer[:7])  # pipes cut where they like
             self.protocol.outReceived(answer[7:])
         return bool(self.told)
@@ -78,6 +78,11 @@ def store(arguments):
     store = MaildirStore(**arguments, now=lambda: NOW)
     yield store
     store.close()
+
+
+def packed(number):
+    one = delivery(number, ALICE)
+    return pack(one, one.content.in_memory())
 
 
 async def at_once(function, *args):
@@ -187,7 +192,7 @@ def test_a_batch_that_is_given_up_keeps_its_place_among_the_answers(arguments, s
 
 def test_the_worker_serves_until_its_input_ends(maildirs, arguments):
     outgoing = BytesIO()
-    serve(BytesIO(frame(arguments) + frame([delivery(1, ALICE)]) + frame([delivery(2, ALICE)])[:-1]), outgoing)
+    serve(BytesIO(frame(arguments) + frame([packed(1)]) + frame([packed(2)])[:-1]), outgoing)
     told = outgoing.getvalue()
     assert LENGTH.unpack_from(told)[0] == len(told) - LENGTH.size  # one answer: the second batch was cut off
     assert unframe(told[LENGTH.size :])[0][0].result is Result.DELIVERED
@@ -196,7 +201,7 @@ def test_the_worker_serves_until_its_input_ends(maildirs, arguments):
 
 def test_the_worker_runs_as_a_program_of_its_own(maildirs, arguments):
     command = [sys.executable, "-P", "-m", "mailsuite.store.worker"]
-    said = frame(arguments) + frame([delivery(1, ALICE)])
+    said = frame(arguments) + frame([packed(1)])
     done = subprocess.run(command, input=said, capture_output=True, timeout=60, check=True)
     assert unframe(done.stdout[LENGTH.size :])[0][0].result is Result.DELIVERED
     assert done.stderr == b""
