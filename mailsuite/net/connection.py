@@ -209,6 +209,9 @@ class Connection(Protocol):
             return
         if self._layer is None:
             send_now(self._transport, data)
+        elif self.conversation.line_by_line:
+            for line in data.splitlines(keepends=True):
+                self._layer.write(line)  # type: ignore[no-untyped-call]
         else:
             self._layer.write(data)  # type: ignore[no-untyped-call]
 

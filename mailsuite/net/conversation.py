@@ -76,6 +76,7 @@ class Conversation:
     """One connection's conversation, whatever pairs of core and session hold it one after the other."""
 
     tls: TLSFacts | None = None
+    line_by_line = False
 
     _waiter: Waiter | None = None
     _stop = Stop.INPUT  # why the waiter waits, where there is one

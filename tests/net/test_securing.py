@@ -1,5 +1,6 @@
 """TLS on a connection: STARTTLS as a handover, implicit TLS, and what must never pass in plaintext."""
 
+import pytest
 from twisted.internet.defer import Deferred
 
 from mailsuite.mail import replies
@@ -293,3 +294,31 @@ def test_drain_waits_for_room_below_tls(server_tls, client_tls):
     server.wire.make_room()
     assert done == [True]
     check_nothing_in_plaintext(server)
+
+
+@pytest.mark.parametrize(
+    ("line_by_line", "pieces"),
+    [(False, [b"one\ntwo\r\nthree\n"]), (True, [b"one\n", b"two\r\n", b"three\n"])],
+)
+def test_lines_are_records_of_their_own_for_a_peer_that_reads_one_line_of_each(
+    server_tls, client_tls, line_by_line, pieces
+):
+    async def talks(conversation):
+        conversation.line_by_line = line_by_line
+        conversation.send(b"one\ntwo\r\nthree\n")
+        await conversation.receive()
+
+    async def listens(conversation):
+        while await conversation.receive():
+            pass
+
+    server, client = pair(
+        talks,
+        listens,
+        server_options={"tls": server_tls},
+        client_options={"tls": client_tls.for_host("mx.example.org", "implicit")},
+    )
+    heard = []
+    client.connection.plaintext_received = heard.append  # called once for each record
+    pump(server, client)
+    assert heard == pieces
