@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import fcntl
 import json
 import os
@@ -13,14 +14,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import load, memory, report
+from bench import load, memory, report, satellite
 from bench.load import LoadError
 from bench.report import Result
+from bench.satellite import Crossing
 from bench.scenarios import SCENARIOS, Scenario, measure, warm_up
 from bench.servers import SERVERS, MailServer, Mailsuite
 from tests.peers.process import PeerError
 
 _MEMORY = "memory"
+_SATELLITE = "satellite"
 # ioctl_iflags(2): FS_IOC_GETFLAGS, FS_IOC_SETFLAGS, FS_TOPDIR_FL
 _GET_FLAGS, _SET_FLAGS, _TOP_DIRECTORY = 0x80086601, 0x40086602, 0x00020000
 _QUICK = 0.15
@@ -38,6 +41,8 @@ def main(arguments: Sequence[str]) -> int:
         facts = report.machine(base) | {"load": load.generator()}
         for name, value in facts.items():
             print(f"{name}: {value}")
+        if not (options.scenarios or options.memory):
+            names.clear()
         servers, absent = _start(stack, names, base)
         versions = {server.name: server.version() for server in servers}
         results = [_measure_rounds(scenario, servers, options) for scenario in options.scenarios]
@@ -50,6 +55,9 @@ def main(arguments: Sequence[str]) -> int:
     missed: list[str] = []
     if options.subject == Mailsuite.name:  # the goals are its own
         missed = [sentence for result in results for sentence in result.missed(options.subject)]
+    crossing = _cross(options) if options.satellite else None
+    if crossing is not None and not options.quick and crossing.ratio > satellite.GOAL:
+        missed.append(f"satellite: {crossing.ratio:.2f} times what its octets need, goal {satellite.GOAL}")
     if missed:
         print("\ngoals that were not reached:", *missed, sep="\n  ")
     if options.json:
@@ -60,10 +68,11 @@ def main(arguments: Sequence[str]) -> int:
             "not measured": absent,
             "scenarios": [result.as_json(options.subject) for result in results],
             "octets for an idle connection": octets,
+            "satellite": dataclasses.asdict(crossing) if crossing else None,
             "goals not reached": missed,
         }
         options.json.write_text(json.dumps(outcome, indent=1) + "\n")
-    failed = any(result.failures for result in results)
+    failed = any(result.failures for result in results) or (options.satellite and crossing is None)
     return int(failed or bool(missed and options.check))
 
 
@@ -132,6 +141,19 @@ def _measure_memory(kinds: Sequence[type[MailServer]], options: argparse.Namespa
     return octets
 
 
+def _cross(options: argparse.Namespace) -> Crossing | None:
+    """The turn over the satellite link. None, and said why, where it fails."""
+    messages = round(satellite.MESSAGES * (_QUICK if options.quick else 1))
+    with _scratch(options.directory) as base:
+        try:
+            crossing = satellite.cross(base, messages, timeout=options.timeout)
+        except (PeerError, LoadError, AssertionError) as problem:
+            print(f"\nsatellite: failed: {problem}")
+            return None
+    print("\n".join(crossing.lines()))
+    return crossing
+
+
 @contextlib.contextmanager
 def _scratch(directory: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="mailsuite-bench-", dir=directory) as name:
@@ -158,7 +180,7 @@ def _spread(directory: Path) -> None:
 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    names = [*(scenario.name for scenario in SCENARIOS), _MEMORY]
+    names = [*(scenario.name for scenario in SCENARIOS), _MEMORY, _SATELLITE]
     parser.add_argument("--quick", action="store_true", help="few messages, two rounds: does it run at all?")
     parser.add_argument("--only", help=f"scenarios, by commas: {','.join(names)}")
     parser.add_argument("--rounds", type=int, help="how often each is measured (5)")
@@ -173,7 +195,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     only = _chosen(parser, options.only, names)
     options.peers = _chosen(parser, options.peers, _NAMES)
-    options.memory = _MEMORY in only
+    options.memory, options.satellite = _MEMORY in only, _SATELLITE in only
     options.rounds = options.rounds or (2 if options.quick else 5)
     options.connections = options.connections or (300 if options.quick else 1000)
     factor = _QUICK if options.quick else 1.0

@@ -152,7 +152,7 @@ class Mailsuite(PythonServer):
 
     @classmethod
     def why_missing(cls) -> str | None:
-        for path in ("mailsuite/service.py", "twisted/plugins/mailsuite_plugin.py"):
+        for path in ("mailsuite/service/__init__.py", "twisted/plugins/mailsuite_plugin.py"):
             if not (CHECKOUT / path).exists():
                 return f"this checkout has no {path}"
         return None

@@ -16,7 +16,7 @@ from mailsuite.mail.address import Address
 from mailsuite.mail.customer import Customer
 from mailsuite.mail.envelope import Envelope
 from mailsuite.mail.history import Event, EventKind
-from mailsuite.mail.queue import Delivery, HeldMail, Outcome, Settlement
+from mailsuite.mail.queue import Delivery, HeldMail, Message, Outcome, Settlement
 from mailsuite.mail.reply import Reply
 from mailsuite.mail.route import Destination, Target
 from mailsuite.mail.session import Identity, Peer, ScramSecret, SecretKind
@@ -54,6 +54,9 @@ class IConversation(Interface):
     local = Attribute("mailsuite.mail.session.Peer: our own end")
     tls = Attribute("mailsuite.mail.session.TLSFacts, or None while the connection is in plaintext")
     core = Attribute("the protocol core that this conversation is held through")
+    line_by_line = Attribute(
+        "bool, to be set: under TLS every line is a record of its own, for peers that read one line for each"
+    )
 
     def receive() -> Awaitable[Any]:
         """The core's next event.
@@ -182,6 +185,22 @@ class ISpool(Interface):
 
     def held() -> Awaitable[Sequence[HeldMail]]:
         """What is held, for each domain of a `hold` destination that has something."""
+
+    def held_messages(
+        destination: Destination, until: float, limit: int, *, since: float = 0.0
+    ) -> Awaitable[Sequence[Message]]:
+        """The messages that wait under a `hold` destination and arrived after `since`, at `until` or before.
+
+        The oldest come first.
+
+        Only looks: takes no lease, and leaves out what is under one.
+        """
+
+    def hurry(destinations: Sequence[Destination]) -> Awaitable[int]:
+        """Make what waits for these destinations (but `hold`) due now; tell how many messages that are.
+
+        The watcher is told of each destination that has any.
+        """
 
     def record(events: Sequence[Event]) -> Awaitable[None]:
         """Write events down. They are kept for a set time, and read by `history`."""

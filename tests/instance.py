@@ -63,8 +63,9 @@ def parse(path: Path) -> EmailMessage:
 class Instance(Server):
     """One server below `directory`, which serves the users (local parts) of `domain`.
 
-    `routes` are `[[route]]` tables, in order; `listeners` are `[[listen]]` tables in the place of the four of ours.
-    `twistd` are options of twistd. All three may be changed later; `configure` writes them.
+    `routes` are `[[route]]` tables, in order; `listeners` are `[[listen]]` tables in the place of ours. `customers` are
+    `[[customer]]` tables: with them `odmr_port` (with STARTTLS) and `odmrs_port` (TLS from the first octet) are there.
+    `pulls` are `[[pull]]` tables. `twistd` are options of twistd. All may be changed later; `configure` writes them.
     """
 
     def __init__(
@@ -76,6 +77,8 @@ class Instance(Server):
         settings: Mapping[str, Any] | None = None,
         routes: Sequence[Mapping[str, Any]] = (),
         listeners: Sequence[Mapping[str, Any]] | None = None,
+        customers: Sequence[Mapping[str, Any]] = (),
+        pulls: Sequence[Mapping[str, Any]] = (),
         twistd: Sequence[str] = (),
     ) -> None:
         self.domain = domain
@@ -84,6 +87,7 @@ class Instance(Server):
         self.data = directory / "data"
         self.configuration = directory / "mailsuite.toml"
         self.smtp_port, self.submission_port, self.submissions_port, self.lmtp_port = process.free_ports(4)
+        self.odmr_port, self.odmrs_port = process.free_ports(2)
         self.lmtp_socket = directory / "lmtp.sock"
         self._twistd = twistd
         self._output = directory / "output"
@@ -91,6 +95,7 @@ class Instance(Server):
         self._ended: list[int] = []  # processes whose children are still to be looked for
         self.directory.mkdir(parents=True, exist_ok=True)
         self.settings, self.routes = settings or {}, routes
+        self.customers, self.pulls = customers, pulls
         self.listeners = self._default_listeners() if listeners is None else listeners
         self.configure()
         self.data.mkdir(exist_ok=True)
@@ -98,16 +103,22 @@ class Instance(Server):
 
     def _default_listeners(self) -> list[dict[str, Any]]:
         submission = {"service": "submission"}
+        odmr = {"service": "odmr"}
+        on_demand = [
+            {"endpoint": f"tcp:{self.odmr_port}:interface={LOOPBACK}", **odmr},
+            {"endpoint": f"tcp:{self.odmrs_port}:interface={LOOPBACK}", **odmr, "tls": "implicit"},
+        ]
         return [
             {"endpoint": f"tcp:{self.smtp_port}:interface={LOOPBACK}"},
             {"endpoint": f"tcp:{self.submission_port}:interface={LOOPBACK}", **submission},
             {"endpoint": f"tcp:{self.submissions_port}:interface={LOOPBACK}", **submission, "tls": "implicit"},
             {"endpoint": f"tcp:{self.lmtp_port}:interface={LOOPBACK}", "service": "lmtp"},
             {"endpoint": f"unix:{self.lmtp_socket}", "service": "lmtp", "tls": "none"},
+            *(on_demand if self.customers else []),
         ]
 
     def configure(self) -> None:
-        """Write the configuration from `settings`, `routes` and `listeners`. It is read at the next start."""
+        """Write the configuration from `settings` and the tables. It is read at the next start."""
         keys = {
             "hostname": self.hostname,
             "data_directory": str(self.data),
@@ -119,7 +130,8 @@ class Instance(Server):
             **self.settings,
         }
         lines = _keys(keys)
-        for name, tables in (("listen", self.listeners), ("route", self.routes)):
+        tables_of = {"listen": self.listeners, "route": self.routes, "customer": self.customers, "pull": self.pulls}
+        for name, tables in tables_of.items():
             for table in tables:
                 lines += [f"[[{name}]]", *_keys(table)]
         self.configuration.write_text("\n".join(lines) + "\n")
@@ -260,6 +272,10 @@ class Instance(Server):
             return database.execute(
                 "SELECT local_part || '@' || domain, attempts, coalesce(last_text, '') FROM recipients ORDER BY key"
             ).fetchall()
+
+    def numbers(self, user: str = "alice") -> list[int]:
+        """The subjects of what a user has got, which are numbers, in no order."""
+        return [int(path.read_bytes().partition(b"\nSubject: ")[2].partition(b"\n")[0]) for path in self.messages(user)]
 
     def wait_until_drained(self, timeout: float = 10.0) -> None:
         """Return when nothing is in the queue. Raises `AssertionError`."""

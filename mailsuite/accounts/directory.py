@@ -7,24 +7,23 @@ there is none.
 Rules: an address is an account's or an alias, never both, and only of a local domain. An account has one main
 address, which names its mailbox and cannot be taken from it, and may have further ones; `@example.org` among
 them receives whatever has no address of its own in that domain, and lets the account send as any address
-there. Whatever an operator did wrong raises `DirectoryError`; so does a file that cannot be read or written.
+there. A domain that is held for a customer cannot be local, and what logs in a customer is no account's address.
+Whatever an operator did wrong raises `DirectoryError`; so does a file that cannot be read or written.
 
-Known limits: nobody looks whether the target of an alias exists; the router refuses what leads nowhere or
-round in a circle.
+Known limits: an alias may lead to nobody, or round in a circle; the router refuses those. `nobodys` finds the former.
 """
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Sequence
 from itertools import groupby
-from pathlib import Path
-from types import TracebackType
-from typing import Self
 
+from mailsuite.accounts.customer_rows import columns_of
+from mailsuite.accounts.editing import EditedFile
 from mailsuite.accounts.errors import DirectoryError
 from mailsuite.accounts.names import (
+    CATCH_ALL,
+    POSTMASTER,
     Key,
     account_address,
     account_address_or_catch_all,
@@ -33,9 +32,7 @@ from mailsuite.accounts.names import (
     target_address,
     written,
 )
-from mailsuite.accounts.passwords import Argon2id, PasswordCost
 from mailsuite.accounts.records import Alias, Domain, Secrets, User
-from mailsuite.accounts.schema import connect_for_editing
 from mailsuite.mail.address import Address
 from mailsuite.mail.session import SecretKind
 
@@ -58,32 +55,8 @@ _DOMAINS = """
 """
 
 
-class DirectoryFile:
-    """The directory at `path`, open for editing; a context manager. For one thread at a time.
-
-    Where the file does not exist it is made if `create` says so (its parent must exist), else refused. Raises
-    `DirectoryError`.
-    """
-
-    def __init__(self, path: Path, *, create: bool = False, cost: PasswordCost | None = None) -> None:
-        self._path = path
-        self._hashing = Argon2id(cost)
-        with self._sentences():
-            self._db = connect_for_editing(path, create=create)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the file, its log emptied into it: nothing deleted stays there, and a copy of the file is whole."""
-        with suppress(sqlite3.Error):  # another program is at it, or the disk is full; what is committed is safe
-            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        self._db.close()
+class DirectoryFile(EditedFile):
+    """Domains, accounts and aliases, open for editing as `EditedFile` says."""
 
     # ------------------------------------------------------------------------------------------ domains
 
@@ -93,6 +66,7 @@ class DirectoryFile:
         with self._transaction():
             if self._has_domain(key):
                 raise DirectoryError(f"{key} is a local domain already; nothing needs doing")
+            self._expect_not_held(key)
             self._db.execute("INSERT INTO domains VALUES (?)", (key,))
         return key
 
@@ -126,6 +100,7 @@ class DirectoryFile:
                 if key in keys[:number]:
                     raise DirectoryError(f"{written(key)} is given twice; name it once")
                 self._expect_free(key)
+                self._expect_no_customer(key)
         return keys
 
     def add_user(
@@ -142,7 +117,7 @@ class DirectoryFile:
         with self._transaction():
             keys = self.expect_free(address, further)
             account = self._db.execute("INSERT INTO accounts DEFAULT VALUES").lastrowid or 0
-            self._db.execute(_SET_SECRETS, (*_columns(secrets), account))
+            self._db.execute(_SET_SECRETS, (*columns_of(secrets), account))
             self._db.executemany(
                 "INSERT INTO addresses VALUES (?, ?, ?, ?)",
                 [(*key, account, number == 0) for number, key in enumerate(keys)],
@@ -154,7 +129,7 @@ class DirectoryFile:
         user = self.user(address)
         secrets = self._hashing.secrets(password, user.kinds if keep is None else keep)
         with self._transaction():
-            self._db.execute(_SET_SECRETS, (*_columns(secrets), self._main_account(address)))
+            self._db.execute(_SET_SECRETS, (*columns_of(secrets), self._main_account(address)))
         return self.user(address)
 
     def renew_hash(self, address: str, old: str, new: str) -> None:
@@ -190,6 +165,7 @@ class DirectoryFile:
             for key in map(account_address_or_catch_all, add):
                 self._expect_domain(key[1])
                 self._expect_free(key)
+                self._expect_no_customer(key)
                 self._db.execute("INSERT INTO addresses VALUES (?, ?, ?, 0)", (*key, account))
         return self.user(address)
 
@@ -240,6 +216,14 @@ class DirectoryFile:
             )
         return next(alias for alias in self.aliases() if alias.address == written(key))
 
+    def nobodys(self, addresses: Sequence[Address], delimiter: str) -> list[Address]:
+        """Those of the addresses that are in local domains and that nobody has, the postmaster's left out.
+
+        `delimiter` begins a subaddress; an empty one means that there are none.
+        """
+        with self._sentences():
+            return [address for address in addresses if self._is_nobodys(*key_of(address), delimiter)]
+
     def delete_alias(self, address: str, targets: Sequence[str] = ()) -> str:
         """Delete an alias, or only some of its targets; without targets there is no alias. Returns its address."""
         key = account_address_or_catch_all(address)
@@ -270,25 +254,6 @@ class DirectoryFile:
         return [alias for alias in aliases if alias.address.endswith(suffix)]
 
     # ------------------------------------------------------------------------------------------ underneath
-
-    @contextmanager
-    def _sentences(self) -> Iterator[None]:
-        try:
-            yield
-        except (sqlite3.Error, OSError) as error:
-            raise DirectoryError(f"the directory {self._path} cannot be used: {error}") from error
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        with self._sentences():
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                self._db.execute("COMMIT")
-            except BaseException:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise
 
     def _users(self, account: int | None = None) -> list[User]:
         query = _USERS if account is None else _USERS.replace("ORDER", "WHERE a.id = ? ORDER")
@@ -325,20 +290,21 @@ class DirectoryFile:
             raise DirectoryError(f"{written(key)} is a further address of {main}; name the account by that")
         return account
 
-    def _has_domain(self, key: str) -> bool:
-        return self._db.execute("SELECT 1 FROM domains WHERE name = ?", (key,)).fetchone() is not None
-
     def _expect_domain(self, key: str) -> None:
         if not self._has_domain(key):
             raise DirectoryError(f"{key} is not a local domain; add it with `mailsuite domain add {key}`")
 
-    def _is_account(self, key: Key) -> bool:
-        query = "SELECT 1 FROM addresses WHERE local_part = ? AND domain = ?"
-        return self._db.execute(query, key).fetchone() is not None
-
     def _is_alias(self, key: Key) -> bool:
         query = "SELECT 1 FROM aliases WHERE local_part = ? AND domain = ? LIMIT 1"
         return self._db.execute(query, key).fetchone() is not None
+
+    def _is_nobodys(self, local_part: str, domain: str, delimiter: str) -> bool:
+        base = local_part.partition(delimiter)[0] if delimiter else local_part
+        # RFC 5321 section 4.5.1: whoever reads the postmaster's mail, the configuration may say it.
+        if POSTMASTER in (local_part, base) or not self._has_domain(domain):
+            return False
+        keys = [(one, domain) for one in (local_part, base, CATCH_ALL)]
+        return not any(self._is_account(key) or self._is_alias(key) for key in keys)
 
     def _expect_free(self, key: Key) -> None:
         if self._is_account(key):
@@ -347,9 +313,3 @@ class DirectoryFile:
             raise DirectoryError(
                 f"{written(key)} is an alias; delete it with `mailsuite alias del {written(key)}`, or choose another"
             )
-
-
-def _columns(secrets: Secrets) -> tuple[str | bytes | int | None, ...]:
-    scram = secrets.scram
-    stored = (None,) * 4 if scram is None else (scram.salt, scram.iterations, scram.stored_key, scram.server_key)
-    return (secrets.password_hash, secrets.shared, *stored)

@@ -4,9 +4,10 @@ Rules: a local part is folded to lower case (the operator of a domain says what 
 section 2.4) and to NFC (RFC 6532 section 3.1); a domain is a domain key: lower case, A-labels. The folded
 local part may become the name of a directory on a disk and the name of a login, so an account's address is
 narrower than the grammar of addresses: no `/`, no leading dot, nothing invisible, nothing that SASLprep would
-change under way (RFC 4013).
+change under way (RFC 4013). A customer's name is a login as well, and free otherwise.
 
-What looks up (`key_of`, `login_key`) never raises; what reads an operator's input raises `DirectoryError`.
+What looks up (`key_of`, `login_key`, `customer_key`) never raises; what reads an operator's input raises
+`DirectoryError`.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ POSTMASTER = "postmaster"
 # RFC 5321 section 4.5.3.1.1. Foreign addresses may be longer (mail.address tells why); ours have no reason to.
 _MAX_LOCAL_PART = 64
 _MAX_LABEL = 63
+_MAX_CUSTOMER = 64  # characters
+_MAX_LOGIN = 255  # characters; peers choose their length
 
 
 def fold(local_part: str) -> str:
@@ -62,6 +65,38 @@ def login_key(login: str, default_domain: str | None) -> Key | None:
     if address is None and default_domain is not None:
         address = parse_mailbox(f"{login}@{default_domain}")
     return None if address is None or not address.local_part else key_of(address)
+
+
+def customer_key(name: str) -> str:
+    """What a customer's name, or the name in its certificate, is looked up by; empty where it can be nobody's."""
+    if len(name) > _MAX_LOGIN or not _is_encodable(name):
+        return ""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+def customer_name(text: str) -> str:
+    """The name that an operator gives a customer."""
+    if not text or len(text) > _MAX_CUSTOMER or not _is_encodable(text):
+        raise DirectoryError(f"{text!r} cannot name a customer; take 1 to {_MAX_CUSTOMER} characters, such as ship-1")
+    fault = _spelling_fault(text)
+    if fault is not None:
+        raise DirectoryError(f"the customer's name {text!r} {fault}; choose another")
+    return text
+
+
+def certificate_name(text: str) -> str:
+    """The name in a client certificate, as an operator says it."""
+    if not text or not text.isprintable() or text != text.strip() or not customer_key(text):
+        raise DirectoryError(f"{text!r} is not a name in a certificate; write one like ship-1.example.org")
+    return text
+
+
+def recipient_key(text: str) -> Key:
+    """The key of a recipient on a customer's list; `@example.org` stands for everybody in a domain."""
+    if text.startswith("@"):
+        return CATCH_ALL, domain_name(text[1:])
+    address = target_address(text)
+    return key_of(address)
 
 
 def domain_name(text: str) -> str:
@@ -105,13 +140,21 @@ def _local_part_fault(local_part: str) -> str | None:
         return 'contains "/", which cannot stand in the name of a directory'
     if local_part.startswith("."):
         return "begins with a dot, which would make a hidden directory"
-    if not local_part.isprintable() or local_part != local_part.strip():
-        return "contains characters that cannot be seen"
-    if any(map(in_table_b1, local_part)) or unicodedata.normalize("NFKC", local_part) != local_part:
-        # RFC 4616 section 2: a login name is prepared on its way to us, so this one would never be found.
-        return "contains characters that mail clients send in another form (SASLprep)"
+    fault = _spelling_fault(local_part)
+    if fault is not None:
+        return fault
     if len(local_part.encode("utf-8")) > _MAX_LOCAL_PART:
         return f"is longer than {_MAX_LOCAL_PART} octets"
+    return None
+
+
+def _spelling_fault(login: str) -> str | None:
+    """Why what is written here cannot be what a login says."""
+    if not login.isprintable() or login != login.strip():
+        return "contains characters that cannot be seen"
+    if any(map(in_table_b1, login)) or unicodedata.normalize("NFKC", login) != login:
+        # RFC 4616 section 2: a login name is prepared on its way to us, so this one would never be found.
+        return "contains characters that mail clients send in another form (SASLprep)"
     return None
 
 

@@ -16,7 +16,6 @@ renewed.
 from __future__ import annotations
 
 import base64
-import hashlib
 import hmac
 import secrets
 from collections.abc import Collection
@@ -28,14 +27,11 @@ from scramp.utils import ScramException, saslprep  # type: ignore[import-untyped
 
 from mailsuite.accounts.errors import DirectoryError
 from mailsuite.accounts.records import Secrets
+from mailsuite.mail.scram import SALT_LENGTH, derive_scram
 from mailsuite.mail.session import ScramSecret, SecretKind
 
 MAX_PASSWORD = 1024
 """Octets; RFC 4616 section 2 has a server accept 255."""
-
-SCRAM_ITERATIONS = 15_000
-SCRAM_SALT_LENGTH = 16
-"""Those of the decoys in the SASL core: a secret that is made otherwise tells that its account exists."""
 
 _HASH_LENGTH = 32
 _SALT_LENGTH = 16
@@ -87,7 +83,7 @@ class Argon2id:
             password_hash=self._hasher.hash(prepared),
             shared=password.encode("utf-8") if SecretKind.SHARED in keep else None,
             scram=(
-                derive_scram(password, secrets.token_bytes(SCRAM_SALT_LENGTH), SCRAM_ITERATIONS)
+                derive_scram(prepared, salt=secrets.token_bytes(SALT_LENGTH))
                 if SecretKind.SCRAM_SHA_256 in keep
                 else None
             ),
@@ -102,6 +98,12 @@ class Argon2id:
         except (Argon2Error, InvalidHashError):
             # The hash is broken and nothing was computed: that is done now.
             return self._fits(self._nobodys, prepared or "")
+
+    def verify_known(self, known: str, password: bytes) -> bool:
+        """Whether this is a password that we know itself; costs what `verify` costs. Blocks."""
+        self.verify(None, password)
+        prepared = _prepared(password)
+        return prepared is not None and hmac.compare_digest(prepared.encode("utf-8"), checked(known).encode("utf-8"))
 
     def renewed(self, password_hash: str, password: bytes) -> str | None:
         """The hash of a password that was just verified at the cost of now, None where it has that cost. Blocks."""
@@ -139,20 +141,9 @@ def generated() -> str:
     return "-".join("".join(secrets.choice(_ALPHABET) for _ in range(5)) for _ in range(4))
 
 
-def derive_scram(password: str, salt: bytes, iterations: int) -> ScramSecret:
-    """What SCRAM-SHA-256 needs of a password (RFC 5802 section 3, RFC 7677). Blocks: a ms for 4,000 iterations.
-
-    Raises `DirectoryError` where it cannot be a password.
-    """
-    octets = checked(password).encode("utf-8")
-    salted = hashlib.pbkdf2_hmac("sha256", octets, salt, iterations)
-    client_key = hmac.digest(salted, b"Client Key", "sha256")
-    return ScramSecret(
-        salt=salt,
-        iterations=iterations,
-        stored_key=hashlib.sha256(client_key).digest(),
-        server_key=hmac.digest(salted, b"Server Key", "sha256"),
-    )
+def scram_of(password: str, salt: bytes) -> ScramSecret:
+    """What SCRAM-SHA-256 needs of a password. Blocks. Raises `DirectoryError` where it cannot be a password."""
+    return derive_scram(checked(password), salt=salt)
 
 
 def _prepared(password: bytes) -> str | None:

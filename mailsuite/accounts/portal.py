@@ -1,11 +1,12 @@
-"""twisted.cred for accounts: the realm, the checkers, and the authenticator that stands before the portal.
+"""twisted.cred for accounts and customers: realm, checkers, and the authenticator that stands before the portal.
 
-An avatar is an `Identity`, asked for as `IAccount`; its id is the account's main address in UTF-8. Sessions of
-ours, which speak SASL, use the `Authenticator`; its `portal` serves any protocol that logs in through cred.
+An avatar is an `Identity`, asked for as `IAccount`; its id is the account's main address, or the customer's name, in
+UTF-8. Sessions of ours, which speak SASL, use the `Authenticator`; its `portal` serves any protocol that logs in
+through cred.
 
-Rules: an account that does not exist, one that is disabled and one whose password was wrong are the same from
-outside: `UnauthorizedLogin` after one look into the directory and one argon2id computation. The directory is
-read for each login, so what the operator changes is in force at once. A directory that cannot be read raises
+Rules: an account or a customer that does not exist, an account that is disabled and one whose password was wrong are
+the same from outside: `UnauthorizedLogin` after one look into the directory and one argon2id computation. The directory
+is read for each login, so what the operator changes is in force at once. A directory that cannot be read raises
 `DirectoryUnavailable`.
 
 Proofs by CRAM-MD5 and SCRAM are guesses as well: each `secret` that is handed out counts as one, until
@@ -14,7 +15,7 @@ Proofs by CRAM-MD5 and SCRAM are guesses as well: each `secret` that is handed o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -27,13 +28,15 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import Attribute, Interface, classImplements, implementer
 
+from mailsuite.accounts.configured import ConfiguredCustomer
+from mailsuite.accounts.customers import CustomersFile
 from mailsuite.accounts.directory import DirectoryFile
 from mailsuite.accounts.errors import DirectoryError
 from mailsuite.accounts.guesses import GuessAllowance, GuessLimit, RecentLogins
-from mailsuite.accounts.names import login_key, plain, written
+from mailsuite.accounts.logins import Accounts
 from mailsuite.accounts.passwords import Argon2id, PasswordCost
 from mailsuite.accounts.reader import DirectoryReader
-from mailsuite.accounts.records import Account
+from mailsuite.accounts.records import Account, Secrets
 from mailsuite.accounts.threads import InThread, LimitedThreads
 from mailsuite.interfaces import IAuthenticator
 from mailsuite.mail.address import Address
@@ -41,14 +44,11 @@ from mailsuite.mail.session import Identity, ScramSecret, SecretKind
 
 _log = Logger()
 
-_NOBODYS_KEY = ("", "")
-_MAX_NAME = 255  # characters of a name that no account has; peers choose its length
-
 
 class IAccount(Interface):
-    """An account that is logged in; the avatar's interface. `mailsuite.mail.session.Identity` provides it."""
+    """Who is logged in, an account or a customer; the avatar's interface. `mail.session.Identity` provides it."""
 
-    name = Attribute("str: the main address")
+    name = Attribute("str: the main address, or the customer's name")
     addresses = Attribute("frozenset[str]: what it may send as, see Identity")
 
     def may_send_as(address: Address) -> bool:  # noqa: N805 - zope.interface declares methods without self
@@ -74,36 +74,6 @@ class ProvenName:
     """Credentials that hold no secret."""
 
     username: bytes
-
-
-class Accounts:
-    """Finds accounts by login name, off the reactor's thread.
-
-    A login name is any address of an account or, with a `default_domain` (a domain key), a bare local part of
-    that domain.
-    """
-
-    def __init__(self, reader: DirectoryReader, in_thread: InThread, default_domain: str | None = None) -> None:
-        self._reader = reader
-        self._in_thread = in_thread
-        self._default_domain = default_domain
-
-    async def find(self, login: str) -> tuple[str, Account | None]:
-        """The account, enabled or not, and its name; where there is none, None and a name to count guesses by.
-
-        Raises `DirectoryUnavailable`.
-        """
-        key = login_key(login, self._default_domain)
-        # Where the name cannot be one the file is asked all the same, for a key that nobody has.
-        account: Account | None = await self._in_thread(self._reader.account, key or _NOBODYS_KEY)
-        if account is not None:
-            return account.name, account
-        return (login if key is None else written(key))[:_MAX_NAME], None
-
-    def is_same(self, login: str, identity: Identity) -> bool:
-        """Whether a login name is one of an account's."""
-        key = login_key(login, self._default_domain)
-        return key is not None and plain(key) in identity.addresses
 
 
 @implementer(IRealm)
@@ -134,7 +104,7 @@ class Realm:
 class PasswordChecker:
     """Checks a password against the argon2id hash; renews a hash that was made at another cost than that of now.
 
-    `renew` is called in a thread with an account's name, its hash and the new one.
+    `renew` is called in a thread with the account, its hash and the new one.
     """
 
     credentialInterfaces = (IUsernamePassword,)
@@ -146,7 +116,7 @@ class PasswordChecker:
         threads: LimitedThreads,
         guesses: GuessAllowance,
         recent: RecentLogins,
-        renew: Callable[[str, str, str], None],
+        renew: Callable[[Account, str, str], None],
     ) -> None:
         self._accounts = accounts
         self._hashing = hashing
@@ -160,32 +130,41 @@ class PasswordChecker:
 
     async def _check(self, username: bytes, password: bytes) -> bytes:
         name, account = await self._accounts.find(username.decode("utf-8", "replace"))
-        password_hash = account.secrets.password_hash if account is not None and account.enabled else None
-        if password_hash is not None and self._recent.knows(name, password_hash, password):
-            return name.encode("utf-8")
+        secrets = account.secrets if account is not None and account.enabled else Secrets()
+        hashed = secrets.password_hash
+        if account is not None and hashed is not None and self._recent.knows(account.name, hashed, password):
+            return account.name.encode("utf-8")
         self._guesses.take(name)
-        right = await self._threads.run(self._verify, name, password_hash, password)
-        if not right or password_hash is None:
+        right = await self._threads.run(self._verify, account, secrets, password)
+        if not right or account is None:
             raise UnauthorizedLogin
         self._guesses.give_back(name)
-        self._recent.remember(name, password_hash, password)
-        return name.encode("utf-8")
+        if hashed is not None:
+            self._recent.remember(account.name, hashed, password)
+        return account.name.encode("utf-8")
 
-    def _verify(self, name: str, password_hash: str | None, password: bytes) -> bool:
-        right = self._hashing.verify(password_hash, password)
-        if right and password_hash is not None:
-            renewed = self._hashing.renewed(password_hash, password)
+    def _verify(self, account: Account | None, secrets: Secrets, password: bytes) -> bool:
+        """Whether the password is right. One computation, whatever there is to compare it with."""
+        if secrets.known is not None:
+            return self._hashing.verify_known(secrets.known, password)
+        hashed = secrets.password_hash
+        right = self._hashing.verify(hashed, password)
+        if right and account is not None and hashed is not None:
+            renewed = self._hashing.renewed(hashed, password)
             if renewed is not None:
                 try:
-                    self._renew(name, password_hash, renewed)
+                    self._renew(account, hashed, renewed)
                 except DirectoryError as error:
-                    _log.warn("the password hash of {name} stays as it was: {reason}", name=name, reason=error)
+                    _log.warn("the password hash of {name} stays as it was: {reason}", name=account.name, reason=error)
         return right
 
 
 @implementer(ICredentialsChecker)
 class ProofChecker:
-    """Takes someone for who they were proved to be, if that account exists and is enabled."""
+    """Takes someone for who they were proved to be, if that account exists and is enabled, or that customer exists.
+
+    The proven name may be that in a client certificate: a customer has it in `Customer.certificate`.
+    """
 
     credentialInterfaces = (IProvenName,)
 
@@ -197,11 +176,11 @@ class ProofChecker:
         return Deferred.fromCoroutine(self._check(credentials.username))
 
     async def _check(self, username: bytes) -> bytes:
-        name, account = await self._accounts.find(username.decode("utf-8", "replace"))
+        name, account = await self._accounts.find(username.decode("utf-8", "replace"), proven=True)
         if account is None or not account.enabled:
             raise UnauthorizedLogin
         self._guesses.give_back(name)
-        return name.encode("utf-8")
+        return account.name.encode("utf-8")
 
 
 @implementer(IAuthenticator)
@@ -244,21 +223,24 @@ def make_authenticator(
     in_thread: InThread,
     *,
     default_domain: str | None = None,
+    customers: Sequence[ConfiguredCustomer] = (),
     cost: PasswordCost | None = None,
     guess_limit: GuessLimit | None = None,
     hashing_threads: int = 2,
 ) -> Authenticator:
     """The authenticator of a directory, with its portal (`Authenticator.portal`).
 
-    `hashing_threads` is how many passwords are verified at once: each takes a core, and the memory that
-    `cost` says.
+    `customers` are those of the configuration; those of the directory are found there. Where a customer may log in from
+    is not asked here: that takes the peer, which the session knows. `hashing_threads` is how many passwords are
+    verified at once: each takes a core, and the memory that `cost` says.
     """
-    accounts = Accounts(reader, in_thread, default_domain)
+    accounts = Accounts(reader, in_thread, default_domain, customers)
     guesses = GuessAllowance(clock, guess_limit)
 
-    def renew(name: str, old: str, new: str) -> None:
-        with DirectoryFile(reader.path) as directory:
-            directory.renew_hash(name, old, new)
+    def renew(account: Account, old: str, new: str) -> None:
+        editor = DirectoryFile if account.identity.customer is None else CustomersFile
+        with editor(reader.path) as directory:
+            directory.renew_hash(account.name, old, new)
 
     checkers = (
         PasswordChecker(

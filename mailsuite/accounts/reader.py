@@ -1,4 +1,4 @@
-"""The directory of accounts, read by a running server: whole, as a snapshot, or one account for a login.
+"""The directory of accounts, read by a running server: whole, as snapshots, or one account for a login.
 
 A reader keeps one connection open for reading and lends it to one thread at a time. It blocks, so it is
 called in threads. A file that was put in the place of the one that is open (a restored backup) is noticed and
@@ -14,25 +14,27 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
+from mailsuite.accounts.configured import Configured, identity_of
+from mailsuite.accounts.customer_rows import (
+    CustomersSnapshot,
+    Version,
+    customers_now,
+    read_customers,
+    refuse_clash,
+    secrets_of,
+)
 from mailsuite.accounts.errors import DirectoryError
 from mailsuite.accounts.names import Key, plain, written
-from mailsuite.accounts.records import Account, Secrets
+from mailsuite.accounts.records import Account
 from mailsuite.accounts.schema import connect_for_editing, connect_for_reading
 from mailsuite.interfaces import DirectoryUnavailable
 from mailsuite.mail.address import Address
-from mailsuite.mail.session import Identity, ScramSecret
+from mailsuite.mail.session import Identity
 
 Entry: TypeAlias = Address | tuple[Address, ...]
 """What an address is: a mailbox, by its canonical address, or an alias, by its targets."""
-
-
-class Version(NamedTuple):
-    """What tells one state of the directory from another: which opening of the file, and its data_version then."""
-
-    opening: int
-    data: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ class DirectoryReader:
     def snapshot(self, known: Version | None = None) -> Snapshot | None:
         """The state of now; None where it is still the one of version `known`."""
         with self._reading() as db:
-            version = Version(self._openings, db.execute("PRAGMA data_version").fetchone()[0])
+            version = self._version(db)
             if version == known:
                 return None
             domains = frozenset(name for (name,) in db.execute("SELECT name FROM domains"))
@@ -83,8 +85,30 @@ class DirectoryReader:
         entries |= {key: tuple(addresses) for key, addresses in targets.items()}
         return Snapshot(version, domains, MappingProxyType(entries))
 
-    def account(self, key: Key) -> Account | None:
-        """The account that has an address, as it is now; None where none has."""
+    def customers(self, configured: Configured, known: Version | None = None) -> CustomersSnapshot | None:
+        """The customers of now; None where it is still the state of version `known`.
+
+        Raises `DirectoryUnavailable` also where the configuration has a name or a domain of somebody here.
+        """
+        with self._reading() as db:
+            version = self._version(db)
+            if version == known:
+                return None
+            refuse_clash(db, configured)
+            return customers_now(db, version)
+
+    def salt_key(self) -> bytes:
+        """What the salts of configured customers are derived from."""
+        with self._reading() as db:
+            key: bytes = db.execute("SELECT key FROM salt_key").fetchone()[0]
+        return key
+
+    def account(self, key: Key, customer: str = "", *, proven: bool = False) -> Account | None:
+        """The account that has an address, or the customer of a name, as it is now; None where there is neither.
+
+        `customer` is a customer key; with `proven` it may be that of a customer's certificate. Either is looked for,
+        whatever became of the other: a name costs the same, whosever it is.
+        """
         with self._reading() as db:
             row = db.execute(
                 "SELECT id, enabled, password_hash, shared,"
@@ -92,8 +116,9 @@ class DirectoryReader:
                 " FROM accounts JOIN addresses ON account = id WHERE local_part = ? AND domain = ?",
                 key,
             ).fetchone()
+            found = read_customers(db, "WHERE key = ?1 OR (certificate_key = ?1 AND ?2)", (customer, proven))
             if row is None:
-                return None
+                return None if not found else Account(identity_of(found[0].customer), True, found[0].secrets)
             account, enabled, password_hash, shared, *scram = row
             keys = db.execute(
                 "SELECT local_part, domain FROM addresses WHERE account = ? ORDER BY main DESC", (account,)
@@ -101,8 +126,11 @@ class DirectoryReader:
         return Account(
             identity=Identity(written(keys[0]), frozenset(map(plain, keys))),
             enabled=bool(enabled),
-            secrets=Secrets(password_hash, shared, None if scram[0] is None else ScramSecret(*scram)),
+            secrets=secrets_of(password_hash, shared, *scram),
         )
+
+    def _version(self, db: sqlite3.Connection) -> Version:
+        return Version(self._openings, db.execute("PRAGMA data_version").fetchone()[0])
 
     def close(self) -> None:
         """Close the file. A later call opens it again."""

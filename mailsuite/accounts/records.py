@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from mailsuite.mail.address import Address
+from mailsuite.mail.customer import Customer
 from mailsuite.mail.session import Identity, ScramSecret, SecretKind
 
 
@@ -12,12 +13,14 @@ from mailsuite.mail.session import Identity, ScramSecret, SecretKind
 class Secrets:
     """What is kept of a password: the argon2id hash, and what other mechanisms need where the account asks for them.
 
-    All are None for an account that nobody can log in to.
+    `known` is the password itself in the place of a hash, where the configuration holds it. All are None for an account
+    that nobody can log in to.
     """
 
     password_hash: str | None = field(default=None, repr=False)
     shared: bytes | None = field(default=None, repr=False)
     scram: ScramSecret | None = field(default=None, repr=False)
+    known: str | None = field(default=None, repr=False)
 
     @property
     def kinds(self) -> frozenset[SecretKind]:
@@ -28,7 +31,10 @@ class Secrets:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """An account as the login needs it. `secrets` are those of an account that is disabled, too: look at `enabled`."""
+    """An account, or a customer, as the login needs it.
+
+    `secrets` are those of an account that is disabled, too: look at `enabled`.
+    """
 
     identity: Identity
     enabled: bool
@@ -36,7 +42,7 @@ class Account:
 
     @property
     def name(self) -> str:
-        """The main address, as `Identity.name` says it."""
+        """The main address, or the customer's name, as `Identity.name` says it."""
         return self.identity.name
 
 
@@ -66,3 +72,13 @@ class Domain:
     name: str
     users: int
     aliases: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeptCustomer:
+    """A customer as it is listed: which secrets there are, and how many recipients are on its list."""
+
+    customer: Customer
+    has_password: bool
+    kinds: frozenset[SecretKind]
+    recipients: int

@@ -61,6 +61,61 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         """,
         "CREATE INDEX aliases_by_domain ON aliases (domain)",
     ),
+    (
+        # Customers of on-demand mail relay. A key is a name or a certificate's name as it is looked up. Times are
+        # seconds, sizes octets; NULL is no limit. The command is a JSON list.
+        """
+        CREATE TABLE customers (
+            id INTEGER PRIMARY KEY,
+            key TEXT NOT NULL UNIQUE,
+            name TEXT NOT NULL,
+            password_hash TEXT, -- argon2id; NULL: it cannot log in by password
+            shared BLOB,        -- the password itself, for CRAM-MD5
+            scram_salt BLOB,
+            scram_iterations INTEGER,
+            scram_stored_key BLOB,
+            scram_server_key BLOB,
+            certificate_key TEXT UNIQUE,
+            certificate TEXT,
+            contact TEXT,
+            hold_time REAL NOT NULL,
+            warning_time REAL NOT NULL,
+            max_messages INTEGER,
+            max_octets INTEGER,
+            pipelining INTEGER NOT NULL CHECK (pipelining IN (0, 1)),
+            turn_interval REAL NOT NULL,
+            shared_turns INTEGER NOT NULL CHECK (shared_turns IN (0, 1)),
+            next_hop TEXT,
+            recipients TEXT NOT NULL,
+            recipients_command TEXT NOT NULL
+        )
+        """,
+        """
+        CREATE TABLE customer_domains (
+            domain TEXT NOT NULL PRIMARY KEY,
+            customer INTEGER NOT NULL REFERENCES customers (id) ON DELETE CASCADE
+        ) WITHOUT ROWID
+        """,
+        "CREATE INDEX customer_domains_by_customer ON customer_domains (customer)",
+        """
+        CREATE TABLE customer_networks (
+            customer INTEGER NOT NULL REFERENCES customers (id) ON DELETE CASCADE,
+            network TEXT NOT NULL,
+            PRIMARY KEY (customer, network)
+        ) WITHOUT ROWID
+        """,
+        # Of those with a list. A local part is folded, and empty for all of the domain. They go with their domain.
+        """
+        CREATE TABLE customer_recipients (
+            domain TEXT NOT NULL REFERENCES customer_domains (domain) ON DELETE CASCADE,
+            local_part TEXT NOT NULL,
+            PRIMARY KEY (domain, local_part)
+        ) WITHOUT ROWID
+        """,
+        # From this and their names come the SCRAM salts of customers whose passwords stand in the configuration.
+        "CREATE TABLE salt_key (key BLOB NOT NULL)",
+        "INSERT INTO salt_key VALUES (randomblob(32))",
+    ),
 )
 
 _BUSY_TIMEOUT = 10.0  # seconds

@@ -16,14 +16,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredLock
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from zope.interface import implementer
 
 from mailsuite.accounts.names import CATCH_ALL, POSTMASTER, fold, key_of
+from mailsuite.accounts.polling import Polling
 from mailsuite.accounts.reader import DirectoryReader, Entry, Snapshot
 from mailsuite.accounts.threads import InThread
 from mailsuite.interfaces import DirectoryUnavailable, IDirectory
@@ -33,7 +31,7 @@ _log = Logger()
 
 
 @implementer(IDirectory)
-class Directory(Service):
+class Directory(Polling):
     """Local domains, mailboxes and aliases; a service that keeps up with the file.
 
     `in_thread` runs a blocking function in a thread. A subaddress begins at the first `delimiter` in a local
@@ -53,47 +51,11 @@ class Directory(Service):
         postmaster: Address | None = None,
         interval: float = 1.0,
     ) -> None:
-        self._reader = reader
-        self._in_thread = in_thread
+        super().__init__(reader, clock, in_thread, interval, "no address is known")
         self._delimiter = delimiter
         self._postmaster = postmaster
-        self._interval = interval
-        self._lock = DeferredLock()
-        self._polling = LoopingCall(lambda: Deferred.fromCoroutine(self._poll()))
-        self._polling.clock = clock
         self._snapshot: Snapshot | None = None
-        self._prepared = False
-        self._complaint: str | None = None
         self._missed_postmaster = False
-
-    def startService(self) -> None:
-        super().startService()  # type: ignore[no-untyped-call]
-        # The Deferred that LoopingCall gives fires when it is stopped; _poll never fails.
-        self._polling.start(self._interval)
-
-    def stopService(self) -> Deferred[None]:
-        super().stopService()  # type: ignore[no-untyped-call]
-        if self._polling.running:
-            self._polling.stop()
-        return Deferred.fromCoroutine(self._close())
-
-    async def refresh(self) -> None:
-        """Take over what the file says now; where there is no file at the first time, make one without a domain.
-
-        Raises `DirectoryUnavailable`.
-        """
-        await self._lock.acquire()
-        try:
-            if not self._prepared:
-                await self._in_thread(self._reader.prepare)
-                self._prepared = True
-            known = None if self._snapshot is None else self._snapshot.version
-            snapshot = await self._in_thread(self._reader.snapshot, known)
-        finally:
-            self._lock.release()
-        if snapshot is not None:
-            self._snapshot = snapshot
-            self._look_for_postmaster()
 
     # --------------------------------------------------------------------------------------------- IDirectory
 
@@ -138,27 +100,12 @@ class Directory(Service):
         base = local_part.partition(self._delimiter)[0] if self._delimiter else local_part
         return [one for one in dict.fromkeys((local_part, base)) if one]
 
-    async def _poll(self) -> None:
-        try:
-            await self.refresh()
-        except DirectoryUnavailable as error:
-            if str(error) != self._complaint:
-                effect = "no address is known" if self._snapshot is None else "what was read last stays in force"
-                _log.error("{reason}; {effect}", reason=error, effect=effect)
-            self._complaint = str(error)
-        except Exception:  # noqa: BLE001 - logged; the next poll tries anew
-            _log.failure("the directory of accounts could not be read")
-        else:
-            if self._complaint is not None:
-                _log.info("{path} can be read again", path=self._reader.path)
-            self._complaint = None
+    def _read(self) -> Snapshot | None:
+        return self._reader.snapshot(None if self._snapshot is None else self._snapshot.version)
 
-    async def _close(self) -> None:
-        await self._lock.acquire()
-        try:
-            await self._in_thread(self._reader.close)
-        finally:
-            self._lock.release()
+    def _take(self, news: Snapshot) -> None:
+        self._snapshot = news
+        self._look_for_postmaster()
 
     def _look_for_postmaster(self) -> None:
         """Tell the operator, once, when mail for the postmaster has nowhere to go."""

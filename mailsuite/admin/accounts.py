@@ -1,20 +1,28 @@
 """The `mailsuite` command, accounts: the groups `user`, `alias` and `domain`, which edit the directory.
 
-They need of the root group only a context object with `directory_path`. Results go to stdout; what went wrong
-goes to stderr in one sentence, with status 1, or 2 where the command line itself is wrong. Passwords are
-typed, piped or generated, never given as an argument, where every process list would show them.
+They need of the root group only a context object, `HasDirectory`. Results go to stdout; what went wrong
+goes to stderr in one sentence, with status 1, or 2 where the command line itself is wrong.
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
 
 import click
 
+from mailsuite.admin.asking import (
+    MECHANISMS,
+    HasDirectory,
+    confirm,
+    expect_one_at_most,
+    new_password,
+    opened,
+    password_options,
+    report,
+    yes_option,
+)
 from mailsuite.admin.output import json_option, print_rows
 from mailsuite.mail.session import SecretKind
 
@@ -22,45 +30,12 @@ if TYPE_CHECKING:
     from mailsuite.accounts.directory import DirectoryFile
     from mailsuite.accounts.records import User
 
-Command = TypeVar("Command", bound=Callable[..., Any])
 
-_MAX_INPUT = 65_536  # octets; more than the longest password, so that one that is too long is told so
-_MECHANISMS = {SecretKind.SHARED: "CRAM-MD5", SecretKind.SCRAM_SHA_256: "SCRAM-SHA-256"}
-
-
-class HasDirectory(Protocol):
-    """What the groups need of the context's object."""
-
-    @property
-    def directory_path(self) -> Path:
-        """The file of the directory of accounts."""
-
-
-@contextmanager
-def _directory(context: HasDirectory, *, create: bool = False) -> Iterator[DirectoryFile]:
-    """The directory, open; its errors become the command's."""
+def _directory(context: HasDirectory, *, create: bool = False) -> AbstractContextManager[DirectoryFile]:
     # Not at the top: `mailsuite --help` need not wait for argon2 and SASLprep.
     from mailsuite.accounts.directory import DirectoryFile
-    from mailsuite.accounts.errors import DirectoryError
 
-    try:
-        with DirectoryFile(context.directory_path, create=create) as directory:
-            yield directory
-    except DirectoryError as error:
-        raise click.ClickException(str(error)) from None
-
-
-def _yes_option(command: Command) -> Command:
-    return click.option("--yes", is_flag=True, help="Do not ask whether that is meant.")(command)
-
-
-def _password_options(command: Command) -> Command:
-    for option in (
-        click.option("--generate", is_flag=True, help="Make a random password and print it."),
-        click.option("--password-stdin", is_flag=True, help="Read the password from standard input, one line."),
-    ):
-        command = option(command)
-    return command
+    return opened(DirectoryFile, context, create=create)
 
 
 # ------------------------------------------------------------------------------------------------------ user
@@ -76,7 +51,7 @@ def user() -> None:
 
 @user.command("add", short_help="Add an account.")
 @click.argument("address")
-@_password_options
+@password_options
 @click.option("--no-password", is_flag=True, help="Add a mailbox that nobody can log in to.")
 @click.option("--cram", is_flag=True, help="Keep the password itself too, for CRAM-MD5 (fetchmail's ODMR).")
 @click.option("--scram", is_flag=True, help="Keep what SCRAM-SHA-256 needs too.")
@@ -107,17 +82,17 @@ def add_user(
     """
     if no_password and (cram or scram):
         raise click.UsageError("--cram and --scram keep a password's secret; they cannot go with --no-password.")
-    _expect_one_at_most(password_stdin=password_stdin, generate=generate, no_password=no_password)
+    expect_one_at_most(password_stdin=password_stdin, generate=generate, no_password=no_password)
     with _directory(context) as directory:
         directory.expect_free(address, further)  # before anybody thinks of a password
-        password = None if no_password else _new_password(password_stdin=password_stdin, generate=generate)
+        password = None if no_password else new_password(password_stdin=password_stdin, generate=generate)
         added = directory.add_user(address, password, keep=_kinds(cram=cram, scram=scram), further=further)
-    _report(f"added {added}", password if generate else None)
+    report(f"added {added}", password if generate else None)
 
 
 @user.command("passwd")
 @click.argument("address")
-@_password_options
+@password_options
 @click.option("--cram/--no-cram", default=None, help="Keep the password itself too, or no longer. Default: as before.")
 @click.option(
     "--scram/--no-scram", default=None, help="Keep what SCRAM-SHA-256 needs, or no longer. Default: as before."
@@ -133,16 +108,16 @@ def change_password(
     scram: bool | None,
 ) -> None:
     """Give the account ADDRESS a new password."""
-    _expect_one_at_most(password_stdin=password_stdin, generate=generate)
+    expect_one_at_most(password_stdin=password_stdin, generate=generate)
     with _directory(context) as directory:
         kinds = directory.user(address).kinds
-        password = _new_password(password_stdin=password_stdin, generate=generate)
+        password = new_password(password_stdin=password_stdin, generate=generate)
         keep = _kinds(
             cram=SecretKind.SHARED in kinds if cram is None else cram,
             scram=SecretKind.SCRAM_SHA_256 in kinds if scram is None else scram,
         )
         changed = directory.set_password(address, password, keep=keep)
-    _report(f"changed the password of {changed.address}", password if generate else None)
+    report(f"changed the password of {changed.address}", password if generate else None)
 
 
 @user.command("address")
@@ -166,13 +141,13 @@ def change_addresses(context: HasDirectory, address: str, added: tuple[str, ...]
 
 @user.command("del")
 @click.argument("address")
-@_yes_option
+@yes_option
 @click.pass_obj
 def delete_user(context: HasDirectory, address: str, *, yes: bool) -> None:
     """Delete the account ADDRESS. The mail in its mailbox stays where it is."""
     with _directory(context) as directory:
         account = directory.user(address)
-        _confirm(f"Delete the account {account.address}?", yes=yes)
+        confirm(f"Delete the account {account.address}?", yes=yes)
         dangling = directory.delete_user(address)
     click.echo(f"deleted {account.address}")
     for alias_address in dangling:
@@ -235,19 +210,23 @@ def add_alias(context: HasDirectory, address: str, targets: tuple[str, ...]) -> 
     """
     with _directory(context) as directory:
         added = directory.add_alias(address, targets)
+        nobodys = directory.nobodys(added.targets, context.subaddress_delimiter)
     click.echo(f"{added.address} leads to {', '.join(map(str, added.targets))}")
+    if nobodys:
+        addresses = ", ".join(map(str, nobodys))
+        click.echo(f"nobody has {addresses}: nothing arrives there until somebody does", err=True)
 
 
 @alias.command("del", short_help="Delete an alias, or some of its targets.")
 @click.argument("address")
 @click.argument("targets", metavar="[TARGET...]", nargs=-1)
-@_yes_option
+@yes_option
 @click.pass_obj
 def delete_alias(context: HasDirectory, address: str, targets: tuple[str, ...], *, yes: bool) -> None:
     """Delete the alias ADDRESS, or only those of its targets that are named."""
     with _directory(context) as directory:
         what = f"{', '.join(targets)} from the alias {address}" if targets else f"the alias {address}"
-        _confirm(f"Delete {what}?", yes=yes)
+        confirm(f"Delete {what}?", yes=yes)
         directory.delete_alias(address, targets)
     click.echo(f"deleted {what}")
 
@@ -282,12 +261,12 @@ def add_domain(context: HasDirectory, domain: str) -> None:
 
 @domain.command("del")
 @click.argument("domain")
-@_yes_option
+@yes_option
 @click.pass_obj
 def delete_domain(context: HasDirectory, domain: str, *, yes: bool) -> None:
     """Let DOMAIN be local no longer. It must have no accounts and no aliases left."""
     with _directory(context) as directory:
-        _confirm(f"Delete the domain {domain}?", yes=yes)
+        confirm(f"Delete the domain {domain}?", yes=yes)
         click.echo(f"deleted {directory.delete_domain(domain)}")
 
 
@@ -304,43 +283,9 @@ def list_domains(context: HasDirectory, *, as_json: bool) -> None:
 # ------------------------------------------------------------------------------------------------ underneath
 
 
-def _expect_one_at_most(**flags: bool) -> None:
-    given = [f"--{name.replace('_', '-')}" for name, is_given in flags.items() if is_given]
-    if len(given) > 1:
-        raise click.UsageError(f"{' and '.join(given)} exclude one another.")
-
-
-def _new_password(*, password_stdin: bool, generate: bool) -> str:
-    from mailsuite.accounts.passwords import generated
-
-    if generate:
-        return generated()
-    if not password_stdin:
-        return str(click.prompt("Password", hide_input=True, confirmation_prompt=True))
-    line, newline, rest = sys.stdin.buffer.read(_MAX_INPUT).partition(b"\n")
-    if rest:
-        raise click.ClickException("standard input has more than one line; the password is one line")
-    try:
-        return line.removesuffix(b"\r" if newline else b"").decode("utf-8")
-    except UnicodeDecodeError:
-        raise click.ClickException("the password on standard input is not UTF-8; type another") from None
-
-
 def _kinds(*, cram: bool, scram: bool) -> Sequence[SecretKind]:
     wanted = {SecretKind.SHARED: cram, SecretKind.SCRAM_SHA_256: scram}
     return [kind for kind, is_wanted in wanted.items() if is_wanted]
-
-
-def _report(sentence: str, password: str | None) -> None:
-    """Say what was done; a password that was made for it stands alone on stdout, for scripts."""
-    click.echo(sentence, err=password is not None)
-    if password is not None:
-        click.echo(password)
-
-
-def _confirm(question: str, *, yes: bool) -> None:
-    if not yes:
-        click.confirm(question, abort=True)
 
 
 def _user_row(account: User) -> dict[str, object]:
@@ -349,5 +294,5 @@ def _user_row(account: User) -> dict[str, object]:
         "addresses": list(account.further),
         "enabled": account.enabled,
         "has_password": account.has_password,
-        "secrets": sorted(_MECHANISMS[kind] for kind in account.kinds),
+        "secrets": sorted(MECHANISMS[kind] for kind in account.kinds),
     }

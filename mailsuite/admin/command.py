@@ -5,13 +5,21 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from mailsuite import __version__
 from mailsuite.admin.accounts import alias, domain, user
+from mailsuite.admin.customers import customer
 from mailsuite.admin.demo import demo
+from mailsuite.admin.etrn import etrn
+from mailsuite.admin.pull import network_up, pull
 from mailsuite.config import Settings, SettingsError
+from mailsuite.config.customers import customer_value
+
+if TYPE_CHECKING:
+    from mailsuite.accounts.configured import Configured
 
 _SYSTEM_FILE = Path("/etc/mailsuite/mailsuite.toml")
 
@@ -43,6 +51,19 @@ class Context:
     def directory_path(self) -> Path:
         """The SQLite file of domains, accounts and aliases."""
         return self.settings.path(self.settings.accounts.file)
+
+    @property
+    def configured(self) -> Configured:
+        """The customers of the configuration, and the domain of bare login names."""
+        from mailsuite.accounts.configured import Configured
+
+        customers = tuple(map(customer_value, self.settings.customer))
+        return Configured(customers, self.settings.accounts.default_domain)
+
+    @property
+    def subaddress_delimiter(self) -> str:
+        """What begins a subaddress; empty where there are none."""
+        return self.settings.accounts.subaddress_delimiter
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -90,7 +111,7 @@ def check(context: Context, file: Path | None) -> None:
         )
 
 
-for _command in (demo, domain, user, alias):
+for _command in (demo, domain, user, alias, customer, pull, network_up, etrn):
     root.add_command(_command)
 
 

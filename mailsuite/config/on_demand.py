@@ -10,6 +10,13 @@ from pydantic import AfterValidator, Field, SecretStr, field_validator
 from mailsuite.config.values import Duration, Networks, Size, Table, split_host_port
 from mailsuite.config.values import domain as domain_of
 from mailsuite.mail.address import parse_mailbox
+from mailsuite.mail.timetable import Timetable
+
+
+def _timetable(value: str) -> str:
+    Timetable.parse(value)
+    return value
+
 
 Domains = tuple[Annotated[str, AfterValidator(domain_of)], ...]
 
@@ -107,7 +114,7 @@ class Pull(Table):
     password_file: Path | None = Field(default=None, description="A file whose first line is the password.")
     interval: Duration = Field(default=900.0, description="Time between pulls; 0 for none by interval.")
     jitter: float = Field(default=0.1, ge=0, lt=1, description="The part of the interval that is left to chance.")
-    times: tuple[str, ...] = Field(
+    times: tuple[Annotated[str, AfterValidator(_timetable)], ...] = Field(
         default=(), description='Times of pulls as in cron: minute, hour, day, month, weekday, "30 6 * * 1-5".'
     )
     at_start: bool = Field(default=True, description="Whether the first pull comes when the server has started.")

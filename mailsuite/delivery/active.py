@@ -193,6 +193,11 @@ class ActiveQueue:
         around = self._around
         self._down_until(around.clock.seconds() + around.retry.pause(self.failures, around.chance()))
 
+    def wake(self) -> None:
+        """End the rest: somebody has said that the destination is there."""
+        self.failures = 0
+        self.up_at = 0.0
+
     def fail(self, outcome: Outcome, held: Sequence[Delivery], run: object) -> None:
         """A run found that the destination as a whole comes to this outcome: so does all that is held, ready or due.
 

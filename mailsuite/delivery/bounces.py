@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from twisted.logger import Logger
 
-from mailsuite.interfaces import IRouter, Refused
+from mailsuite.interfaces import DirectoryUnavailable, IRouter, Refused
 from mailsuite.mail.content import Content
 from mailsuite.mail.envelope import Body, Envelope
 from mailsuite.mail.queue import Delivery, Outcome, Recipient, Report
@@ -31,7 +31,7 @@ class Bounces:
     ) -> Report | None:
         """The report about these recipients; None where nobody can be told.
 
-        Raises `DirectoryUnavailable` where it is not known, now, whether the reverse-path is one of ours.
+        Raises `DirectoryUnavailable` where it is not known, now, whether the reverse-path takes mail.
         """
         message = delivery.message
         reader = message.envelope.reverse_path
@@ -40,6 +40,8 @@ class Bounces:
         try:
             targets = await self._router.resolve(reader, None, trusted=True)
         except Refused as refused:
+            if refused.reply.is_transient:  # a customer whose mail is held is over quota, or cannot be asked
+                raise DirectoryUnavailable(f"no report to <{reader}>: {refused.reply}") from None
             self._log.warn(
                 "{queue_id}: no report to <{reader}>: {reply}",
                 queue_id=message.queue_id,

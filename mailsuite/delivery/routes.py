@@ -72,6 +72,11 @@ class Routes:
         """The configured next hop that a destination names; None where it is the name of a domain."""
         return self._hops.get(destination.name)
 
+    def destinations_at(self, host: str) -> list[Destination]:
+        """The destinations whose configured next hop is this host, at whatever port."""
+        key = domain_key(host)
+        return [Destination(RELAY, name) for name, hop in self._hops.items() if domain_key(hop.host) == key]
+
 
 def _hop_name(hop: NextHop) -> str:
     """`[host]:port`, in brackets as operators write a host whose MX is not asked, with the user where there is one.

@@ -114,11 +114,39 @@ class Scheduler(Service):
         self._rerouted = False
         self._runs = Tasks()
         self._others = Tasks()
+        self._given_up = False
 
     @property
     def queue_count(self) -> int:
         """How many destinations there are with something to do, under way, or at rest."""
         return len(self._queues)
+
+    @property
+    def settlements(self) -> Settlements:
+        """Where outcomes go: for what is held as well, which is nobody's active queue."""
+        return self._settlements
+
+    async def hurry(self, destinations: Sequence[Destination]) -> int:
+        """Try what waits for these destinations now, also where one rests; tell how many messages that are.
+
+        Raises `SpoolError`.
+        """
+        for destination in destinations:
+            queue = self._queues.get(destination)
+            if queue is not None:
+                queue.wake()
+                self._attend(queue)
+        return await self._spool.hurry(destinations)
+
+    def is_busy(self, destination: Destination) -> bool:
+        """Whether something is under way there, or will be in a moment; what rests after a failure is not."""
+        queue = self._queues.get(destination)
+        return queue is not None and not queue.is_idle and (queue.runs > 0 or queue.is_up)
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether nothing is under way anywhere, nor will be in a moment."""
+        return not any(map(self.is_busy, self._queues))
 
     # ---------------------------------------------------------------------------------------- service
 
@@ -137,10 +165,7 @@ class Scheduler(Service):
                 call.cancel()
         for queue in self._queues.values():
             queue.closed = True
-        limit = self._clock.callLater(self._grace, self._runs.cancel)
-        await self._runs.finished()
-        if limit.active():
-            limit.cancel()
+        await self._end_runs()
         left: list[Delivery] = []
         for queue in self._queues.values():
             await queue.stopped()
@@ -152,6 +177,27 @@ class Scheduler(Service):
         await self._settlements.drained()
         if limit.active():
             limit.cancel()
+        if self._given_up:
+            self._settlements.abandon()  # nobody is there any more for what they settle one day
+
+    async def _end_runs(self) -> None:
+        """Wait for the runs, cancel them when their time is over, and leave behind those that do not end even then."""
+        limits = [
+            self._clock.callLater(self._grace, self._runs.cancel),
+            self._clock.callLater(2 * self._grace, self._give_up_runs),
+        ]
+        await self._runs.finished()
+        for limit in limits:
+            if limit.active():
+                limit.cancel()
+
+    def _give_up_runs(self) -> None:
+        self._given_up = True
+        self._log.error(
+            "{count} queue runs do not end and are left behind; what they have not settled is delivered anew after the "
+            "next start, where it has not arrived by then",
+            count=self._runs.give_up(),
+        )
 
     async def _give_back(self, deliveries: Sequence[Delivery]) -> None:
         if deliveries:

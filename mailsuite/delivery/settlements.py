@@ -6,6 +6,8 @@ spool in one call, while the next group gathers. A spool that fails is asked aga
 written down stays under its lease, nothing is lost, and `is_behind` keeps more from being taken.
 
 Reports are composed one in each turn of the reactor: a queue that expires whole does not stall it.
+
+What is deferred under `hold` stays held: how long is the business of who holds it, not of the retry schedule.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ from mailsuite.delivery.bounces import Bounces
 from mailsuite.delivery.retry import RetrySchedule, span
 from mailsuite.delivery.tasks import Tasks
 from mailsuite.interfaces import DirectoryUnavailable, ISpool, SpoolError
-from mailsuite.mail.queue import Delivery, Message, Outcome, Recipient, Result, Settlement
+from mailsuite.mail.queue import Delivery, Outcome, Recipient, Result, Settlement
+from mailsuite.mail.route import HOLD
 from mailsuite.mail.status import EnhancedStatus
 
 _MAX_GROUP: Final = 500
@@ -94,7 +97,7 @@ class Settlements:
         # One for all recipients: those that are deferred together come back together, for one transaction.
         chance = self._chance()
         judged = tuple(
-            self._judge(delivery.message, recipient, outcome, not_before, chance)
+            self._judge(delivery, recipient, outcome, not_before, chance)
             for recipient, outcome in zip(delivery.recipients, outcomes, strict=True)
         )
         failed = any(outcome.result is Result.FAILED for outcome in judged)
@@ -122,9 +125,10 @@ class Settlements:
         self._tell_waiters()
 
     def _judge(
-        self, message: Message, recipient: Recipient, outcome: Outcome, not_before: float, chance: float
+        self, delivery: Delivery, recipient: Recipient, outcome: Outcome, not_before: float, chance: float
     ) -> Outcome:
-        if outcome.result is Result.DEFERRED:
+        message = delivery.message
+        if outcome.result is Result.DEFERRED and delivery.destination.agent != HOLD:
             now = self._clock.seconds()
             at = self._retry.next_attempt(message, recipient.attempts, now, chance)
             if at is None:

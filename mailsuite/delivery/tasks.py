@@ -19,6 +19,7 @@ class Tasks:
 
     def __init__(self) -> None:
         self._running: set[Deferred[None]] = set()
+        self._waiters: list[Deferred[None]] = []
 
     def __bool__(self) -> bool:
         return bool(self._running)
@@ -28,7 +29,7 @@ class Tasks:
         task = Deferred.fromCoroutine(coroutine)
         self._running.add(task)
         task.addErrback(self._failed, what)
-        task.addCallback(lambda _: self._running.discard(task))
+        task.addCallback(lambda _: self._ended(task))
 
     def cancel(self) -> None:
         """Cancel all of them."""
@@ -36,11 +37,29 @@ class Tasks:
             task.cancel()
 
     async def finished(self) -> None:
-        """Wait until none is under way."""
+        """Wait until none is under way, or all that are were given up."""
         while self._running:
             waiter: Deferred[None] = Deferred()
-            next(iter(self._running)).addCallback(waiter.callback)
+            self._waiters.append(waiter)
             await waiter
+
+    def give_up(self) -> int:
+        """Let nobody wait any longer for those under way, which go on; tell how many they are."""
+        count = len(self._running)
+        self._running.clear()
+        self._tell_waiters()
+        return count
+
+    def _ended(self, task: Deferred[None]) -> None:
+        self._running.discard(task)
+        if not self._running:
+            self._tell_waiters()
+
+    def _tell_waiters(self) -> None:
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.called:
+                waiter.callback(None)
 
     def _failed(self, failure: Failure, what: str) -> None:
         if not isinstance(failure.value, CancelledError):

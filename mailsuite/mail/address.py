@@ -55,10 +55,6 @@ class Address:
         """Whether the address can be said without SMTPUTF8."""
         return self.local_part.isascii() and self.domain.isascii()
 
-    def with_local_part(self, local_part: str) -> Address:
-        """Another local part at the same domain."""
-        return Address(local_part, self.domain)
-
     def __str__(self) -> str:
         local = self.local_part
         if not _DOT_STRING.fullmatch(local):
@@ -136,6 +132,12 @@ def parse_literal(text: str) -> IPv4Address | IPv6Address | None:
         return IPv4Address(inner)
     except ValueError:
         return None
+
+
+def literal_of(address: IPv4Address | IPv6Address) -> str:
+    """The address literal of an IP address; a zone, which means nothing to anybody else, is left out."""
+    text = str(address).partition("%")[0]
+    return f"[IPv6:{text}]" if address.version == 6 else f"[{text}]"
 
 
 def _is_short(domain: str) -> bool:

@@ -20,6 +20,7 @@ SENDER_OK = _make(250, "2.1.0", "Sender OK")
 RECIPIENT_OK = _make(250, "2.1.5", "Recipient OK")
 CHUNK_OK = _make(250, "2.0.0", "Octets received")  # RFC 3030 section 2
 START_CONTENT = _make(354, None, "End data with <CR><LF>.<CR><LF>")
+RESUMING = _make(355, None, "0 is the transaction offset")  # RFC 1845 section 3; `wire.smtp.checkpoint.resuming`
 QUEUED = _make(250, "2.0.0", "Queued")
 DELIVERED = _make(250, "2.1.5", "Delivered")  # RFC 2033 section 4.2
 
@@ -38,6 +39,22 @@ AUTH_REQUIRED = _make(530, "5.7.0", "Authentication required")
 TLS_REQUIRED = _make(530, "5.7.0", "Must issue a STARTTLS command first")  # RFC 3207 section 4
 BEHIND_STARTTLS = _make(554, "5.5.0", "Octets came behind STARTTLS in plaintext")  # RFC 3207 section 4.2
 TLS_UNAVAILABLE = _make(454, "4.7.0", "TLS not available due to temporary reason")
+
+# On-demand mail relay: RFC 2645 section 5.2.1, RFC 821 section 3.8. One line each: there are customers that read one.
+TURNING = _make(250, "2.0.0", "OK, now reversing the connection")
+ATRN_REFUSED = _make(450, "4.7.1", "ATRN request refused")
+ATRN_TOO_SOON = _make(450, "4.7.0", "ATRN request refused: too soon after the last one")
+ATRN_UNDER_WAY = _make(450, "4.7.0", "ATRN request refused: another turn is under way")
+ATRN_UNAVAILABLE = _make(451, "4.3.0", "Unable to process ATRN request now")
+NO_MAIL = _make(453, "4.0.0", "You have no mail")
+
+# Remote queue starting: RFC 1985 section 5.1. Who answers names the node.
+ETRN_STARTED = _make(250, "2.0.0", "OK, queuing for this node started")
+ETRN_NO_MAIL = _make(251, "2.0.0", "OK, no messages waiting for this node")
+ETRN_PENDING = _make(252, "2.0.0", "OK, pending messages for this node started")
+ETRN_COUNTED = _make(253, "2.0.0", "OK, all pending messages for this node started")  # says how many
+ETRN_UNABLE = _make(458, "4.3.0", "Unable to queue messages for this node")
+ETRN_NOT_ALLOWED = _make(459, "4.7.1", "This node is not allowed")
 
 # What is wrong with a command: RFC 5321 section 4.2.2 and 4.3.2
 UNRECOGNIZED = _make(500, "5.5.1", "Command not recognized")
@@ -65,7 +82,6 @@ TOO_MANY_RECIPIENTS = _make(452, "4.5.3", "Too many recipients")  # RFC 5321 sec
 TOO_BIG = _make(552, "5.3.4", "Message too big for this system")  # RFC 1870 section 6.1
 BARE_CR_IN_CONTENT = _make(554, "5.6.0", "A bare CR stands in the content")
 BARE_LF_IN_CONTENT = _make(554, "5.6.0", "A bare LF stands in the content")
-HEADER_TOO_BIG = _make(554, "5.6.0", "The header is too big")
 ROUTING_LOOP = _make(554, "5.4.6", "Routing loop detected: too many Received lines")
 ALIAS_LOOP = _make(550, "5.4.6", "The alias leads back to itself")
 ALIAS_TOO_LARGE = _make(550, "5.2.4", "The alias stands for too many addresses")

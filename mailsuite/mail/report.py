@@ -22,8 +22,9 @@ from email.message import Message as Part
 from email.policy import compat32
 from hashlib import sha256
 from io import BytesIO
+from ipaddress import ip_address
 
-from mailsuite.mail.address import Address, domain_key
+from mailsuite.mail.address import Address, domain_key, literal_of
 from mailsuite.mail.queue import Message, Outcome, Recipient
 from mailsuite.mail.trace import date_time
 
@@ -136,7 +137,7 @@ def _status_part(message: Message, failures: Failures, hostname: str, now: float
         group["Action"] = "failed"
         group["Status"] = str(outcome.status)
         if outcome.remote is not None:  # RFC 3464 section 2.3.5: only where a remote host was involved
-            group["Remote-MTA"] = f"dns; {_clean(outcome.remote)}"
+            group["Remote-MTA"] = f"dns; {_mta_name(outcome.remote)}"
         if outcome.reply is not None:
             group["Diagnostic-Code"] = f"smtp; {_clean(str(outcome.reply))}"
         group["Last-Attempt-Date"] = date_time(now)
@@ -184,6 +185,14 @@ def _typed_address(address: Address) -> str:
         return f"rfc822; {text}"
     # RFC 6533 section 3: in a 7-bit field the utf-8 type is written as utf-8-addr-xtext.
     return "utf-8; " + _XTEXT_SPECIAL.sub(lambda match: f"\\x{{{ord(match[0]):02X}}}", text)
+
+
+def _mta_name(host: str) -> str:
+    """A host by its name, or by its address literal (RFC 5321 section 4.1.3)."""
+    try:
+        return literal_of(ip_address(host))
+    except ValueError:
+        return _clean(host)
 
 
 def _printable(address: Address) -> str:

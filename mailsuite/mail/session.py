@@ -25,6 +25,11 @@ class Peer:
     host: str
     port: int = 0
 
+    def __str__(self) -> str:
+        if self.is_local_socket:
+            return "a local socket"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
     @property
     def is_local_socket(self) -> bool:
         """Whether the peer came over a Unix socket."""

@@ -42,10 +42,11 @@ def with_protocol(
     return ("UTF8SMTP" if smtputf8 else "ESMTP") + suffix
 
 
-def received_line(  # noqa: PLR0913 - a line of eight facts
+def received_line(  # noqa: PLR0913 - a line of nine facts
     *,
     helo: str,
     peer: Peer,
+    peer_name: str = "",
     hostname: str,
     protocol: str,
     queue_id: str,
@@ -56,12 +57,12 @@ def received_line(  # noqa: PLR0913 - a line of eight facts
 ) -> bytes:
     """The Received line for a message that was just taken in, its CRLF included.
 
-    `helo` is what the peer called itself, `hostname` what we call ourselves, `protocol` comes from
-    `with_protocol`. `recipient` is given for a message with one recipient only: with several, each would
-    learn of the others (RFC 5321 section 7.2).
+    `helo` is what the peer called itself, `peer_name` the host name that we know it by, if any, `hostname` what we call
+    ourselves, `protocol` comes from `with_protocol`. `recipient` is given for a message with one recipient only: with
+    several, each would learn of the others (RFC 5321 section 7.2).
     """
     name = _NOT_IN_HELO.sub("?", helo[:_MAX_HELO]) or "unknown"
-    text = f"Received: from {name}{_tcp_info(peer)}\r\n\tby {hostname} with {protocol}"
+    text = f"Received: from {name}{_tcp_info(peer, peer_name)}\r\n\tby {hostname} with {protocol}"
     if tls is not None:
         text += f" ({_CONTROL.sub('?', tls.version)} {_CONTROL.sub('?', tls.cipher)})"
     text += f"\r\n\tid {_NOT_IN_ATOM.sub('?', queue_id)}"
@@ -89,9 +90,11 @@ def _date_time(second: int) -> str:
 
 
 @lru_cache(maxsize=256)
-def _tcp_info(peer: Peer) -> str:
+def _tcp_info(peer: Peer, name: str) -> str:
     if peer.is_local_socket:
         return ""
     # RFC 5321 section 4.1.3: an IPv6 literal carries its tag. A zone (%eth0) means nothing to anybody else.
     host = _NOT_IN_HELO.sub("?", peer.host.partition("%")[0])
-    return f" ([IPv6:{host}])" if ":" in host else f" ([{host}])"
+    literal = f"[IPv6:{host}]" if ":" in host else f"[{host}]"
+    name = _NOT_IN_HELO.sub("?", name[:_MAX_HELO])
+    return f" ({name} {literal})" if name else f" ({literal})"

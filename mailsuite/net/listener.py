@@ -11,6 +11,7 @@ sessions would not know of the one, and limits and trust would be granted to a p
 from __future__ import annotations
 
 import errno
+import os
 from typing import Final
 
 from twisted.application.service import Service
@@ -21,6 +22,7 @@ from twisted.internet.interfaces import IAddress, IListeningPort, IStreamServerE
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from mailsuite.net.addresses import peer_of
 from mailsuite.net.factory import ConnectionFactory
 
 _log = Logger()
@@ -67,6 +69,12 @@ def parse_endpoint(reactor: object, endpoint: str) -> IStreamServerEndpoint:
     return parsed
 
 
+def _in_short(address: IAddress) -> str:
+    """An address as people write it."""
+    name = getattr(address, "name", None)
+    return os.fsdecode(name) if name else str(peer_of(address))
+
+
 class Listener(Service):
     """Listens on `endpoint`, and serves by `factory` from `startService` on.
 
@@ -108,7 +116,10 @@ class Listener(Service):
             opening.cancel()
         port, self._port = self._port, None
         if port is not None:
-            await maybeDeferred(port.stopListening)
+            try:
+                await maybeDeferred(port.stopListening)
+            except OSError as error:  # it is closed, but the socket that root made is not for us to remove
+                _log.info("{endpoint}: {error}", endpoint=self._description, error=error.strerror or error)
         await self.factory.close(self._grace)
 
     def stopService(self) -> Deferred[None]:
@@ -118,7 +129,7 @@ class Listener(Service):
     def _opened(self, port: IListeningPort) -> None:
         self._port = port
         self._accept(on=bool(self.running))
-        _log.info("listening on {address}", address=port.getHost())
+        _log.info("listening on {place}", place=_in_short(port.getHost()))
 
     def _accept(self, *, on: bool) -> None:
         """Whoever connects between the opening of the port and the start of the service waits for the greeting."""

@@ -9,12 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from heapq import nsmallest
+from pathlib import Path
 from random import Random
 from socket import AF_INET, AF_INET6, inet_ntop
 from typing import Any, Final, NamedTuple
 
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError  # noqa: A004 - Twisted's own
 from twisted.internet.interfaces import IReactorTime, IResolver
+from twisted.logger import Logger
 from twisted.names import client, dns, hosts
 from twisted.names.error import AuthoritativeDomainError, DNSNameError, DomainError
 from twisted.names.resolve import ResolverChain
@@ -22,7 +24,10 @@ from twisted.names.resolve import ResolverChain
 from mailsuite.mail.address import domain_key
 from mailsuite.net.addresses import parse_address
 
+_log = Logger()
+
 _MOST: Final = 20
+_LOOK_INTERVAL: Final = 60.0  # seconds
 _NAME: Final = re.compile(r"(?=.{1,253}\Z)[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*")
 _TRIES: Final = (2, 4, 8)  # seconds for an answer, then another try
 
@@ -46,12 +51,44 @@ class DnsFailure(Exception):
         self.temporary = temporary
 
 
-def system_resolver(reactor: object, servers: Sequence[tuple[str, int]] | None = None) -> IResolver:
+class NameServers(client.Resolver):
+    """Asks the name servers of a resolv.conf, or `servers`.
+
+    The file is looked at again when a question comes, a minute after the last look. Twisted's own has a timer for that,
+    which nobody can stop.
+    """
+
+    def __init__(self, reactor: IReactorTime, file: Path, servers: Sequence[tuple[str, int]] | None = None) -> None:
+        self._file = None if servers else file
+        self._seconds = reactor.seconds
+        self._look_at = 0.0
+        self._seen: float | None = None
+        super().__init__(str(file), list(servers or ()), reactor=reactor)  # type: ignore[no-untyped-call]
+
+    def maybeParseConfig(self) -> None:
+        now = self._seconds()
+        if self._file is None or now < self._look_at:
+            return
+        self._look_at = now + _LOOK_INTERVAL
+        try:
+            changed = self._file.stat().st_mtime
+            if changed != self._seen:
+                self.parseConfig(self._file.read_bytes().splitlines())  # type: ignore[no-untyped-call]
+                self._seen = changed
+        except OSError as error:
+            if not self.dynServers:
+                _log.warn("{file}: {error}; asking the name server on this machine", file=self._file, error=error)
+                self.parseConfig(())  # type: ignore[no-untyped-call]
+
+    def pickServer(self) -> tuple[str, int] | None:
+        self.maybeParseConfig()
+        server: tuple[str, int] | None = super().pickServer()  # type: ignore[no-untyped-call]
+        return server
+
+
+def system_resolver(reactor: IReactorTime, servers: Sequence[tuple[str, int]] | None = None) -> IResolver:
     """What the machine is configured for: /etc/hosts, then the name servers of /etc/resolv.conf, or these `servers`."""
-    if servers is None:
-        names = client.Resolver(resolv="/etc/resolv.conf", reactor=reactor)  # type: ignore[no-untyped-call]
-    else:
-        names = client.Resolver(servers=list(servers), reactor=reactor)  # type: ignore[no-untyped-call]
+    names = NameServers(reactor, Path("/etc/resolv.conf"), servers)
     chain: IResolver = ResolverChain([hosts.Resolver(), names])  # type: ignore[no-untyped-call]
     return chain
 

@@ -37,6 +37,7 @@ class Timeouts:
     data_initiation: float | None = 120.0
     data_block: float | None = 180.0
     data_termination: float | None = 600.0
+    turn: float | None = 600.0
     quit: float | None = 10.0
     working: float | None = None
     connect: float = 30.0

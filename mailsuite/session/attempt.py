@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Final
 
 from mailsuite.mail.queue import Delivery, Outcome, Result
 from mailsuite.mail.reply import Reply
 from mailsuite.mail.status import EnhancedStatus
+
+_ARRIVED: Final = (Result.RELAYED, Result.DELIVERED)
 
 
 class Attempt:
@@ -29,6 +32,11 @@ class Attempt:
     def waiting(self) -> list[int]:
         """The recipients without an outcome."""
         return [index for index, outcome in enumerate(self._outcomes) if outcome is None]
+
+    @property
+    def arrived(self) -> bool:
+        """Whether somebody has the message: another attempt for all of them would bring it twice."""
+        return any(outcome is not None and outcome.result in _ARRIVED for outcome in self._outcomes)
 
     def settle(self, index: int, outcome: Outcome) -> None:
         """Note what became of a recipient."""

@@ -11,6 +11,8 @@ Rules
   reply: a second copy is possible then, a lost message is not (RFC 1047).
 - A delivery whose MAIL has found no answer on a connection that was used before is given back, not deferred: servers
   end connections when they have served enough messages.
+- In a customer's turn (`breaks_count` false) a line that breaks is nobody's attempt: what was under way is given back,
+  and repeated in the next turn, unless somebody has it or all have been answered.
 - Content that cannot be read any further is never ended: the connection is dropped in the midst of it.
 - Credentials go over TLS only, and their refusal defers: our own configuration must not bounce mail.
 """
@@ -88,7 +90,8 @@ class RelaySettings:
 
     `hostname` is what we call ourselves. `hop.host` is the host that was dialled: outcomes name it as the remote.
     `pipelining` and `chunking` false do without, for peers that offer what they do not do. `window` is how many
-    commands may be without an answer (RFC 2920 section 3.1).
+    commands may be without an answer (RFC 2920 section 3.1). `breaks_count` says whether a delivery that was under way
+    when the connection broke counts as attempted.
     """
 
     hostname: str
@@ -97,6 +100,7 @@ class RelaySettings:
     chunking: bool = True
     window: int = 100
     limits: ReplyLimits | None = None
+    breaks_count: bool = True
 
     def core(self, *, greeted: bool = False) -> SmtpClientCore:
         """A core for a connection to this hop."""
@@ -155,7 +159,9 @@ class RelaySession:
         except _NotReady as refusal:
             self._end_with(refusal.outcome)
         except ContentUnreadable as error:
-            self._end_with(deferred(UNREADABLE, str(error), self._hop.host))
+            unreadable = deferred(UNREADABLE, str(error), self._hop.host)
+            self._end_with(unreadable)
+            self._settle(self._held[0], unreadable)  # it is not the line that has failed here, so it counts
             return None
         except HungUp as hung_up:
             reply = hung_up.reply
@@ -265,6 +271,8 @@ class RelaySession:
                 self._settle(current.attempt)
             if following is not None and core.over:
                 raise ConnectionClosed("the peer has refused content before its end")
+            if following is None and not core.over:
+                following = await self._next(conversation, terms)  # what has come since it was asked
             current = following
 
     async def _next(self, conversation: IConversation, terms: Terms) -> Transaction | None:
@@ -294,12 +302,18 @@ class RelaySession:
         why = self.end.outcome or self._unknown
         first = not self.end.settled
         for attempt in tuple(self._held):
-            if attempt.heard or first:
+            if self._was_tried(attempt, first=first):
                 self._settle(attempt, why)
             else:
                 self._held.remove(attempt)
                 self._run.release(attempt.delivery)
             first = False
+
+    def _was_tried(self, attempt: Attempt, *, first: bool) -> bool:
+        """Whether what the end of the connection has left unsettled counts as an attempt."""
+        if self._settings.breaks_count:
+            return attempt.heard or first
+        return attempt.arrived or not attempt.waiting
 
     # ----------------------------------------------------------------------------------------- ending
 

@@ -9,14 +9,15 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from twisted.logger import Logger
 
 from mailsuite.mail.queue import Delivery, Report, Result, Settlement
 from mailsuite.mail.route import HOLD, Destination
 from mailsuite.spool.contents import FileContent
-from mailsuite.spool.entry import Change, Entry, Row, insert
+from mailsuite.spool.entry import Change, Entry, Row, Rows, insert
+from mailsuite.spool.transactions import Operation
 
 _log = Logger()
 
@@ -37,6 +38,15 @@ _MOVE = """
     WHERE key IN (SELECT value FROM json_each(?)) AND lease_owner = ?
 """
 _REROUTE = "UPDATE recipients SET due = ?, destination = ? WHERE key = ? AND destination = ? AND lease_owner IS NULL"
+HURRY = """
+    UPDATE recipients SET due = ? WHERE key IN (
+        SELECT key FROM recipients INDEXED BY recipients_waiting
+        WHERE destination = ? AND lease_owner IS NULL AND due > ? LIMIT ?
+    )
+"""
+_IS_AWAITED = """
+    SELECT 1 FROM recipients INDEXED BY recipients_waiting WHERE destination = ? AND lease_owner IS NULL LIMIT 1
+"""
 # Under hold nothing is due by itself; there the column keeps the order of arrival.
 _DEFER_HELD, _MOVE_TO_HOLD, _REROUTE_TO_HOLD = (
     statement.replace("due = ?", "due = (SELECT arrived FROM messages WHERE messages.key = recipients.message)")
@@ -50,11 +60,13 @@ class Judgement(NamedTuple):
     removed: list[int]
     deferred: list[Row]  # for _DEFER
     deferred_held: list[Row]  # for _DEFER_HELD
-    reports: Sequence[Entry]
+    reports: Sequence[Rows]
     file: str  # the id of its content file, if it has one
 
     @classmethod
-    def of(cls, settlement: Settlement, owner: int, now: float, enter: Callable[[Report], Entry]) -> Judgement:
+    def of(
+        cls, settlement: Settlement, owner: int, now: float, enter: Callable[[Report], Entry]
+    ) -> tuple[Judgement, Sequence[Entry]]:
         """Take a settlement apart; `enter` makes entries of its reports. Raises `ValueError` where it is not whole."""
         delivery = settlement.delivery
         held = delivery.destination.agent == HOLD
@@ -74,7 +86,7 @@ class Judgement(NamedTuple):
                 deferred.append((outcome.next_attempt, *row))
         reports = [enter(report) for report in settlement.reports]
         file = delivery.content.queue_id if isinstance(delivery.content, FileContent) else ""
-        return cls(removed, deferred, deferred_held, reports, file)
+        return cls(removed, deferred, deferred_held, [entry[:3] for entry in reports], file), reports
 
 
 class Settling(Change):
@@ -84,14 +96,28 @@ class Settling(Change):
     by whoever has the lease now.
     """
 
-    __slots__ = ("judgements", "owner")
+    __slots__ = ("entered", "judgements", "owner", "reports")
 
     rank = 1
+    near = Operation.near | {"reports"}
 
-    def __init__(self, judgements: Sequence[Judgement], owner: int) -> None:
+    def __init__(self, judgements: Sequence[tuple[Judgement, Sequence[Entry]]], owner: int) -> None:
+        """Each judgement comes with the entries of its reports."""
         super().__init__()
-        self.judgements = judgements
+        self.judgements = [judgement for judgement, _ in judgements]
+        self.reports = [reports for _, reports in judgements]
+        self.entered: list[int] = []  # the judgements whose reports have entered the queue
         self.owner = owner
+
+    @property
+    def entries(self) -> Sequence[Entry]:
+        return [entry for number in self.entered for entry in self.reports[number]]
+
+    def effects(self) -> Any:  # noqa: ANN401 - its own
+        return (self.gone, self.entered) if self.gone or self.entered else None
+
+    def take(self, effects: Any) -> None:  # noqa: ANN401 - its own
+        self.gone, self.entered = effects
 
     def run(self, db: sqlite3.Connection) -> None:
         self.run_together(db, [self])
@@ -100,14 +126,13 @@ class Settling(Change):
     def run_together(cls, db: sqlite3.Connection, operations: Sequence[Settling]) -> None:
         plain: list[Judgement] = []
         for operation in operations:
-            entries: list[Entry] = []
-            for judgement in operation.judgements:
+            operation.entered = []
+            for number, judgement in enumerate(operation.judgements):
                 if not judgement.reports:
                     plain.append(judgement)
                 elif _write_down(db, [judgement], operation.owner):
                     insert(db, judgement.reports)
-                    entries += judgement.reports
-            operation.entries = entries
+                    operation.entered.append(number)
         _write_down(db, plain, operations[0].owner)
         for operation in operations:
             operation.gone = [
@@ -181,6 +206,30 @@ class Reroute(Change):
         return moved
 
 
+class Hurry(Change):
+    """Makes up to so many recipients that wait for some destinations due now. The result is whether more may be."""
+
+    __slots__ = ("_destinations", "_limit", "_now")
+
+    def __init__(self, destinations: Sequence[Destination], now: float, limit: int) -> None:
+        super().__init__()
+        # Under hold the time is that of arrival, and must stay it.
+        self._destinations = [destination for destination in destinations if destination.agent != HOLD]
+        self._now = now
+        self._limit = limit
+
+    def run(self, db: sqlite3.Connection) -> bool:
+        left = self._limit
+        due = []
+        for destination in self._destinations:
+            name = str(destination)
+            left -= db.execute(HURRY, (self._now, name, self._now, left)).rowcount
+            if db.execute(_IS_AWAITED, (name,)).fetchone() is not None:
+                due.append(destination)
+        self.due = due
+        return left == 0
+
+
 class Renewal(Change):
     """Renews our lease, then takes the leases of others that ran out: their deliveries are due again."""
 
@@ -201,6 +250,19 @@ class Renewal(Change):
             destinations.update(Destination.parse(name) for (name,) in names.fetchall())
             void(db, owner)
         self.due = [destination for destination in destinations if destination.agent != HOLD]
+
+
+class EndOfLease(Operation):
+    """Gives back all that is under our lease: the last thing that is done."""
+
+    __slots__ = ("_owner",)
+
+    def __init__(self, owner: int) -> None:
+        super().__init__()
+        self._owner = owner
+
+    def run(self, db: sqlite3.Connection) -> None:
+        void(db, self._owner)
 
 
 def void(db: sqlite3.Connection, owner: int | None = None) -> int:

@@ -11,23 +11,31 @@ import json
 import math
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import groupby, islice
+from heapq import heapify, heappop, heapreplace
+from itertools import groupby
 from operator import itemgetter
 from typing import Any, NamedTuple
 
 from mailsuite.mail.address import Address
 from mailsuite.mail.content import Content, MemoryContent
 from mailsuite.mail.envelope import Body, Envelope
-from mailsuite.mail.queue import Delivery, Message, Recipient
+from mailsuite.mail.queue import Delivery, HeldMail, Message, Recipient
 from mailsuite.mail.route import HOLD, Destination
 from mailsuite.spool.contents import load
-from mailsuite.spool.entry import Change
+from mailsuite.spool.entry import Change, Row
 
 # The index has just these columns in this order, so that the groups come one after the other and LIMIT ends the walk.
 CHOOSE = """
     SELECT due, message FROM recipients INDEXED BY recipients_waiting
     WHERE destination = ? AND lease_owner IS NULL AND due <= ?
     GROUP BY due, message ORDER BY due, message LIMIT ?
+"""
+# Which of many destinations have something, and since when.
+HEADS = """
+    SELECT value, (
+        SELECT min(due) FROM recipients INDEXED BY recipients_waiting WHERE destination = value AND lease_owner IS NULL
+    )
+    FROM json_each(?)
 """
 # Named, because the other index looks as good to SQLite, and has all that waits for the destination.
 LEASE = """
@@ -55,6 +63,26 @@ DESTINATIONS = """
         WHERE lease_owner IS NULL AND recipients.destination = waiting.destination
     )
     FROM waiting WHERE destination IS NOT NULL
+"""
+COUNT_WAITING = """
+    SELECT count(DISTINCT message) FROM recipients INDEXED BY recipients_waiting
+    WHERE destination IN (SELECT value FROM json_each(?)) AND lease_owner IS NULL
+"""
+# What is held, without a lease; `due` is when it arrived.
+HELD_MESSAGES = """
+    SELECT key, queue_id, reverse_local_part, reverse_domain, body, smtputf8, submitter, arrived, size, in_file
+    FROM (
+        SELECT DISTINCT due, message FROM recipients INDEXED BY recipients_waiting
+        WHERE destination = ? AND lease_owner IS NULL AND due > ? AND due <= ? ORDER BY due, message LIMIT ?
+    ) AS waiting CROSS JOIN messages ON messages.key = waiting.message ORDER BY waiting.due, waiting.message
+"""
+HELD = """
+    SELECT destination, messages, octets, (
+        SELECT min(due) FROM recipients INDEXED BY recipients_held
+        WHERE recipients.destination = held.destination
+            AND recipients.destination >= 'hold:' AND recipients.destination < 'hold;'
+    )
+    FROM held ORDER BY destination
 """
 WAITING = """
     SELECT key, local_part, domain, destination FROM recipients
@@ -84,28 +112,52 @@ class Claim(Change):
 
     def __init__(self, destinations: Sequence[Destination], limit: int, owner: int, now: float) -> None:
         super().__init__()
-        self._destinations = destinations
+        self._destinations = list(dict.fromkeys(destinations))
         self._limit = limit
         self._owner = owner
         self._now = now
 
     def run(self, db: sqlite3.Connection) -> list[Claimed]:
-        chosen: list[tuple[float, int, Destination]] = []
-        for destination in self._destinations:
-            rows = db.execute(CHOOSE, (str(destination), self._horizon(destination), self._limit))
-            chosen += [(due, message, destination) for due, message in rows.fetchall()]
-        if not chosen:
-            return []
-        chosen.sort()
-        # A message may stand there twice, for recipients with different times.
-        ranks = {(message, destination): None for _, message, destination in chosen}
-        wanted = list(islice(ranks, self._limit))
+        wanted = self._choose(db)
+        together: dict[Destination, list[int]] = {}
+        for message, destination in wanted:
+            together.setdefault(destination, []).append(message)
         claimed: dict[tuple[int, Destination], Claimed] = {}
-        for destination in {destination for _, destination in wanted}:
-            messages = [message for message, other in wanted if other == destination]
+        for destination, messages in together.items():
             for one in self._lease(db, destination, json.dumps(messages)):
                 claimed[one.key, destination] = one
         return [claimed[place] for place in wanted]
+
+    def _choose(self, db: sqlite3.Connection) -> list[tuple[int, Destination]]:
+        """The longest due: messages, each with its destination."""
+        # In place of a set, for its order. A message may come twice, for recipients with different times.
+        wanted: dict[tuple[int, Destination], None] = {}
+        # The walks along the index, merged: one begins when its destination's first is next, so that a turn for a
+        # thousand domains looks at as many rows as it takes, and at the first of each.
+        walks: dict[Destination, sqlite3.Cursor] = {}
+        heap = self._heads(db)
+        heapify(heap)
+        while heap and len(wanted) < self._limit:
+            _, message, destination = heap[0]
+            if destination not in walks:
+                walks[destination] = db.execute(CHOOSE, (str(destination), self._horizon(destination), self._limit))
+            else:
+                wanted[message, destination] = None
+            following = next(walks[destination], None)
+            if following is None:
+                heappop(heap)
+            else:
+                heapreplace(heap, (*following, destination))
+        for walk in walks.values():
+            walk.close()  # before the table is changed below it
+        return list(wanted)
+
+    def _heads(self, db: sqlite3.Connection) -> list[tuple[float, int, Destination]]:
+        if len(self._destinations) == 1:
+            return [(0.0, 0, self._destinations[0])]
+        rows = db.execute(HEADS, (names(self._destinations),)).fetchall()
+        heads = ((due, -1, Destination.parse(name)) for name, due in rows if due is not None)
+        return [(due, first, destination) for due, first, destination in heads if due <= self._horizon(destination)]
 
     def _horizon(self, destination: Destination) -> float:
         return math.inf if destination.agent == HOLD else self._now
@@ -153,6 +205,21 @@ def as_deliveries(
         )
         for one in claimed
     ]
+
+
+def names(destinations: Iterable[Destination]) -> str:
+    """Destinations as one parameter."""
+    return json.dumps([str(destination) for destination in destinations])
+
+
+def messages(rows: Iterable[Row]) -> Sequence[Message]:
+    """What `HELD_MESSAGES` has found."""
+    return [_message(row) for row in rows]
+
+
+def held(rows: Iterable[Row]) -> Sequence[HeldMail]:
+    """What `HELD` has found."""
+    return [HeldMail(Destination.parse(name).name, count, octets, oldest) for name, count, octets, oldest in rows]
 
 
 def _message(row: Sequence[Any]) -> Message:

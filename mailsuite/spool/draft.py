@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 
 from mailsuite.interfaces import IDraft, SpoolError
@@ -25,14 +25,23 @@ class SqliteDraft:
 
     __slots__ = ("_chunks", "_enter", "_file", "_files", "_open", "_spill", "queue_id", "size")
 
-    def __init__(self, queue_id: str, spill: int, files: ContentFiles, enter: Enter) -> None:
+    def __init__(
+        self,
+        queue_id: str,
+        spill: int,
+        files: ContentFiles,
+        enter: Enter,
+        size: int = 0,
+        have: bytes | ArrivingFile = b"",
+    ) -> None:
+        """`have` is the `size` octets to go on behind, or the file they are in."""
         self.queue_id = queue_id
-        self.size = 0
+        self.size = size
         self._spill = spill
         self._files = files
         self._enter = enter
-        self._chunks: list[bytes] = []
-        self._file: ArrivingFile | None = None
+        self._chunks = [have] if isinstance(have, bytes) else []
+        self._file = have if isinstance(have, ArrivingFile) else None
         self._open = True
 
     def write(self, data: bytes) -> Deferred[None] | None:
@@ -66,6 +75,24 @@ class SqliteDraft:
             if self._file is not None:
                 self._file.discard()
 
+    def finish(self) -> Deferred[bytes | None]:
+        """End it for `ISpool.keep`: its octets, or None where they are in a file, which is durable then.
+
+        Raises `SpoolError`, at once where it is closed already: then there is nothing to discard.
+        """
+        if not self._open:
+            raise SpoolError(f"The draft {self.queue_id} is closed")
+        self._open = False
+        if self._file is not None:
+            return self._file.finish().addCallback(_nothing)
+        chunks, self._chunks = self._chunks, []
+        return succeed(b"".join(chunks))
+
+    def discard(self) -> None:
+        """Remove the file, if there is one, of a draft that was finished and cannot be kept."""
+        if self._file is not None:
+            self._file.discard()
+
     async def _commit_file(self, file: ArrivingFile, envelope: Envelope, targets: Sequence[Target]) -> None:
         try:
             await file.finish()
@@ -76,3 +103,7 @@ class SqliteDraft:
         except SpoolError:
             file.discard()
             raise
+
+
+def _nothing(_: None) -> bytes | None:
+    return None

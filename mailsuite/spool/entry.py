@@ -6,6 +6,7 @@ Keys are counted in memory: no one else writes to this queue.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
@@ -14,13 +15,15 @@ from typing import Any, NamedTuple
 
 from twisted.internet.interfaces import IReactorTime
 
+from mailsuite.interfaces import SpoolFull
 from mailsuite.mail.content import Content
 from mailsuite.mail.envelope import Envelope
 from mailsuite.mail.queue import Delivery, Message, Recipient
 from mailsuite.mail.route import HOLD, Destination, Target
-from mailsuite.spool.writer import Operation
+from mailsuite.spool.transactions import Operation
 
 Row = tuple[Any, ...]
+Rows = tuple[Row, Row | None, list[Row]]  # of a message: its own, its content's, its recipients'
 
 _MESSAGE = (
     "messages (key, queue_id, reverse_local_part, reverse_domain, body, smtputf8, submitter, arrived, size, in_file)"
@@ -129,49 +132,77 @@ class Entries:
 class Change(Operation):
     """An operation that others hear of when it is durable.
 
-    `entries` have entered the queue, for `due` something waits now, `gone` are the ids of messages that are not there
-    any more and whose content files are.
+    For `due` something waits now, `gone` are the ids of messages that are not there any more and whose content files
+    are.
     """
 
-    __slots__ = ("due", "entries", "gone")
+    __slots__ = ("due", "gone")
 
     def __init__(self) -> None:
         super().__init__()
-        self.entries: Sequence[Entry] = ()
         self.due: Iterable[Destination] = ()
         self.gone: Sequence[str] = ()
+
+    @property
+    def entries(self) -> Sequence[Entry]:
+        """What has entered the queue."""
+        return ()
+
+    def effects(self) -> Any:  # noqa: ANN401 - its own
+        return (list(self.due), self.gone) if self.due or self.gone else None
+
+    def take(self, effects: Any) -> None:  # noqa: ANN401 - its own
+        self.due, self.gone = effects
+
+
+class Room(NamedTuple):
+    """How much must be left free on a disk."""
+
+    directory: str
+    reserve: int
+
+    def check(self) -> None:
+        """See that there is as much. Blocks; raises `SpoolFull`."""
+        free = os.statvfs(self.directory)
+        if free.f_bavail * free.f_frsize < self.reserve:
+            raise SpoolFull(f"There is no room for new mail in {self.directory}: {self.reserve} octets are kept free")
 
 
 class Insertion(Change):
     """Inserts one message. Those that are pending together are inserted together.
 
-    `check_room` is called in the writer's thread; it raises `SpoolFull` where the room that is left on the disk is kept
-    for what is in the queue already.
+    It fails with `SpoolFull` where the `room` that is left is kept for what is in the queue already.
     """
 
-    __slots__ = ("check_room",)
+    __slots__ = ("entry", "room", "rows")
 
     rank = 0
+    near = Operation.near | {"entry"}  # what is leased on the spot stays here: its content is not needed twice
 
-    def __init__(self, entry: Entry, check_room: Callable[[], None]) -> None:
+    def __init__(self, entry: Entry, room: Room) -> None:
         super().__init__()
-        self.entries = (entry,)
-        self.check_room = check_room
+        self.entry = entry
+        self.rows: Rows = entry[:3]
+        self.room = room
+
+    @property
+    def entries(self) -> Sequence[Entry]:
+        return (self.entry,)
 
     def run(self, db: sqlite3.Connection) -> None:
         self.run_together(db, [self])
 
     @classmethod
     def run_together(cls, db: sqlite3.Connection, operations: Sequence[Insertion]) -> None:
-        operations[0].check_room()
-        insert(db, [operation.entries[0] for operation in operations])
+        operations[0].room.check()
+        insert(db, [operation.rows for operation in operations])
 
 
-def insert(db: sqlite3.Connection, entries: Sequence[Entry]) -> None:
+def insert(db: sqlite3.Connection, messages: Sequence[Rows]) -> None:
     """Insert messages, within the transaction that is open. Raises `sqlite3.Error`."""
-    _insert(db, _MESSAGE, [entry.message for entry in entries])
-    _insert(db, _CONTENT, [entry.octets for entry in entries if entry.octets is not None])
-    _insert(db, _RECIPIENT, list(chain.from_iterable(entry.recipients for entry in entries)))
+    _insert(db, _MESSAGE, [message for message, _, _ in messages])
+    _insert(db, _CONTENT, [octets for _, octets, _ in messages if octets is not None])
+    _insert(db, _RECIPIENT, list(chain.from_iterable(recipients for _, _, recipients in messages)))
 
 
 def _insert(db: sqlite3.Connection, table: str, rows: Sequence[Row]) -> None:

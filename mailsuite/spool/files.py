@@ -1,12 +1,13 @@
 """Content files: written while the message arrives, swept after a crash.
 
 A file has the queue id as its name from its first octet on, so one rule tells what is rubbish: a file whose id has no
-row. A file is synced, with its directory, before its row is committed; it is unlinked after the row's deletion was
-committed.
+row, as a message or as a part of one. A file is synced, with its directory, before its row is committed; it is unlinked
+after the row's deletion was committed.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
@@ -39,6 +40,14 @@ class ContentFiles:
         self._arriving.add(file)
         return file
 
+    async def reopen(self, queue_id: str, size: int) -> ArrivingFile:
+        """The file of a part, to be written on behind its `size` octets. Raises `OSError` where it has not so many."""
+        path = f"{self.directory}/{queue_id}"
+        descriptor = await self._disk.run(_reopen, path, size)
+        file = ArrivingFile(self._disk, path, self._arriving.discard, descriptor, size)
+        self._arriving.add(file)
+        return file
+
     def content(self, queue_id: str, size: int) -> FileContent:
         """The content in the file of that id."""
         return FileContent(self._disk, self.directory, queue_id, size)
@@ -62,12 +71,14 @@ class ArrivingFile:
     batches and one piece lie in memory. `ended` is told when nothing more will be done to it.
     """
 
-    def __init__(self, disk: Disk, path: str, ended: Callable[[ArrivingFile], None]) -> None:
+    def __init__(
+        self, disk: Disk, path: str, ended: Callable[[ArrivingFile], None], descriptor: int = -1, position: int = 0
+    ) -> None:
         self._disk = disk
         self._path = path
         self._ended = ended
-        self._descriptor = -1  # these two are touched by the visiting thread only
-        self._position = 0
+        self._descriptor = descriptor  # these two are touched by the visiting thread only
+        self._position = position
         self._gathered: list[bytes] = []
         self._gathered_size = 0
         self._visiting = False
@@ -185,6 +196,14 @@ class ArrivingFile:
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
+
+
+def _reopen(path: str, size: int) -> int:
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+    if (found := os.fstat(descriptor).st_size) != size:
+        os.close(descriptor)
+        raise OSError(errno.EIO, f"{path} has {found} octets in place of {size}")
+    return descriptor
 
 
 def sync_directory(path: str) -> None:

@@ -1,25 +1,28 @@
 """A spool in memory, for tests of everything that stands on one: the contract of `ISpool`, and nothing that lasts.
 
-It answers at once: what it returns has fired already. `stop` and `start` play a crash: what was queued is there again,
-and leases are void.
+It answers at once: what it returns has fired already. `stop` and `start` play a crash: what was queued or kept is there
+again, and leases are void.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, count
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
-from mailsuite.interfaces import IDraft, IQueueWatcher, ISpool, SpoolError
+from mailsuite.interfaces import IDraft, IQueueWatcher, ISpool, SpoolError, SpoolFull
 from mailsuite.mail.address import Address
 from mailsuite.mail.content import MemoryContent
 from mailsuite.mail.envelope import Envelope
-from mailsuite.mail.queue import Delivery, Message, Recipient, Result, Settlement
+from mailsuite.mail.history import Event, EventKind
+from mailsuite.mail.partial import Partial
+from mailsuite.mail.queue import Delivery, HeldMail, Message, Recipient, Result, Settlement
 from mailsuite.mail.route import HOLD, Destination, Target
 from mailsuite.spool.ids import QueueIds
 
@@ -53,13 +56,42 @@ class _News:
     due: dict[Destination, None] = field(default_factory=dict)
 
 
+class _Part(NamedTuple):
+    """What was kept of a message."""
+
+    queue_id: str
+    content: bytes
+    envelope: Envelope
+    targets: Sequence[Target]
+    received: int
+    kept: float
+
+
 @implementer(ISpool)
 class MemorySpool:
-    """See `ISpool`. A test that wants a broken spool sets `failure`: what would write then raises it."""
+    """See `ISpool`. A test that wants a broken spool sets `failure`: what would write then raises it.
 
-    def __init__(self, clock: IReactorTime) -> None:
+    Events are kept for `history_time` seconds; of parts of messages there are at most `partials_count`, of
+    `partials_octets` in all, each kept for `partials_time` seconds.
+    """
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        *,
+        history_time: float = 30 * 86400.0,
+        partials_count: int = 1000,
+        partials_octets: int = 1024**3,
+        partials_time: float = 48 * 3600.0,
+    ) -> None:
         self.failure: SpoolError | None = None
         self._clock = clock
+        self._history_time = history_time
+        self._partials_count = partials_count
+        self._partials_octets = partials_octets
+        self._partials_time = partials_time
+        self._events: list[Event] = []
+        self._parts: dict[str, _Part] = {}
         self._ids = QueueIds(clock, 0)
         self._keys = count(1)
         self._queue: dict[int, _Waiting] = {}
@@ -84,7 +116,7 @@ class MemorySpool:
     def draft(self) -> MemoryDraft:
         if not self._open:
             raise SpoolError("The spool is not open")
-        return MemoryDraft(self._ids.next(), self._commit)
+        return MemoryDraft(self._ids.next(), self._commit, b"")
 
     def claim(self, destination: Destination, limit: int) -> Deferred[Sequence[Delivery]]:
         now = self._clock.seconds()
@@ -151,6 +183,113 @@ class MemorySpool:
 
     def count(self) -> Deferred[int]:
         return self._answer(len({one.message.queue_id for one in self._queue.values()}))
+
+    def hurry(self, destinations: Sequence[Destination]) -> Deferred[int]:
+        if (error := self._error()) is not None:
+            return fail(error)
+        now = self._clock.seconds()
+        news = _News()
+        messages = set()
+        for one in self._waiting():
+            if one.destination in destinations and one.destination.agent != HOLD:
+                one.due = min(one.due, now)
+                news.due[one.destination] = None
+                messages.add(one.message.queue_id)
+        self._tell(news)
+        return succeed(len(messages))
+
+    # ------------------------------------------------------------------------ what is held, what was
+
+    def held(self) -> Deferred[Sequence[HeldMail]]:
+        domains: dict[str, dict[str, Message]] = {}
+        for one in self._queue.values():
+            if one.destination.agent == HOLD:
+                domains.setdefault(one.destination.name, {})[one.message.queue_id] = one.message
+        return self._answer(
+            [
+                HeldMail(
+                    domain,
+                    len(messages),
+                    sum(message.size for message in messages.values()),
+                    min(message.arrived for message in messages.values()),
+                )
+                for domain, messages in sorted(domains.items())
+            ]
+        )
+
+    def held_messages(
+        self, destination: Destination, until: float, limit: int, *, since: float = 0.0
+    ) -> Deferred[Sequence[Message]]:
+        waiting = self._waiting(destination) if destination.agent == HOLD else ()
+        found = sorted((one for one in waiting if since < one.message.arrived <= until), key=lambda one: one.order)
+        messages = {one.message.queue_id: one.message for one in found}
+        return self._answer(list(messages.values())[: max(limit, 0)])
+
+    def record(self, events: Sequence[Event]) -> Deferred[None]:
+        if (error := self._error()) is not None:
+            return fail(error)
+        try:
+            copies = [replace(event, detail=json.loads(json.dumps(dict(event.detail)))) for event in events]
+        except TypeError as defect:
+            return fail(ValueError(f"the detail of an event cannot be written down: {defect}"))
+        self._events += copies
+        return succeed(None)
+
+    def history(
+        self,
+        *,
+        kind: EventKind | None = None,
+        subject: str | None = None,
+        queue_id: str | None = None,
+        limit: int = 100,
+    ) -> Deferred[Sequence[Event]]:
+        since = self._clock.seconds() - self._history_time
+        found = [
+            event
+            for event in reversed(self._events)
+            if event.time >= since
+            and kind in (None, event.kind)
+            and subject in (None, event.subject)
+            and queue_id in (None, event.queue_id)
+        ]
+        found.sort(key=lambda event: -event.time)  # of one time, the last first
+        return self._answer(found[: max(limit, 0)])
+
+    # ------------------------------------------------------------------------------- parts of messages
+
+    def keep(
+        self, draft: IDraft, name: str, envelope: Envelope, targets: Sequence[Target], received: int
+    ) -> Deferred[None]:
+        if not self._open or not isinstance(draft, MemoryDraft):
+            return fail(SpoolError("The spool is not open, or this is not a draft of it"))
+        try:
+            content = draft.finish()
+        except SpoolError as defect:
+            return fail(defect)
+        self._parts.pop(name, None)
+        if self.failure is not None:
+            return succeed(None) if isinstance(self.failure, SpoolFull) else fail(self.failure)
+        now = self._clock.seconds()
+        self._parts = {other: part for other, part in self._parts.items() if part.kept >= now - self._partials_time}
+        octets = sum(len(part.content) for part in self._parts.values()) + len(content)
+        if len(self._parts) < self._partials_count and octets <= self._partials_octets:
+            self._parts[name] = _Part(draft.queue_id, content, envelope, tuple(targets), received, now)
+        return succeed(None)
+
+    def resume(self, name: str) -> Deferred[Partial | None]:
+        if (error := self._error()) is not None:
+            return fail(error)
+        part = self._parts.pop(name, None)
+        if part is None or part.kept < self._clock.seconds() - self._partials_time:
+            return succeed(None)
+        draft = MemoryDraft(part.queue_id, self._commit, part.content)
+        return succeed(Partial(draft, part.envelope, part.targets, part.received))
+
+    def forget(self, name: str) -> Deferred[None]:
+        if (error := self._error()) is not None:
+            return fail(error)
+        self._parts.pop(name, None)
+        return succeed(None)
 
     # ------------------------------------------------------------------------------------------------
 
@@ -243,11 +382,11 @@ class MemorySpool:
 class MemoryDraft:
     """See `IDraft`."""
 
-    def __init__(self, queue_id: str, commit: Callable[..., Deferred[None]]) -> None:
+    def __init__(self, queue_id: str, commit: Callable[..., Deferred[None]], have: bytes) -> None:
         self.queue_id = queue_id
-        self.size = 0
+        self.size = len(have)
         self._commit = commit
-        self._chunks: list[bytes] = []
+        self._chunks = [have]
         self._open = True
 
     def write(self, data: bytes) -> None:
@@ -267,6 +406,13 @@ class MemoryDraft:
     def abort(self) -> None:
         self._open = False
         self._chunks.clear()
+
+    def finish(self) -> bytes:
+        """End it, for `ISpool.keep`: the octets. Raises `SpoolError` where it is closed already."""
+        if not self._open:
+            raise SpoolError(f"The draft {self.queue_id} is closed")
+        self._open = False
+        return b"".join(self._chunks)
 
 
 def _delivery(together: Sequence[_Waiting]) -> Delivery:

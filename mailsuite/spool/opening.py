@@ -13,13 +13,14 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
+import time
 from contextlib import ExitStack, suppress
 from typing import NamedTuple
 
 from twisted.logger import Logger
 
 from mailsuite.interfaces import SpoolError
-from mailsuite.spool import schema
+from mailsuite.spool import partials, schema
 from mailsuite.spool.changes import void
 from mailsuite.spool.errors import spool_error
 from mailsuite.spool.files import sweep, sync_directory
@@ -27,6 +28,8 @@ from mailsuite.spool.files import sweep, sync_directory
 _log = Logger()
 
 _DATABASE = "queue.db"
+_PATIENCE = 3.0  # seconds for the lock
+_PAUSE = 0.02
 
 
 class Opened(NamedTuple):
@@ -56,8 +59,11 @@ def was_used(directory: str) -> bool:
     return False
 
 
-def open_spool(directory: str, lease_until: float) -> Opened:
-    """Lock, check, migrate; void dead leases and take ours; sweep. Raises `SpoolError`, leaving nothing open."""
+def open_spool(directory: str, lease_until: float, partials_since: float) -> Opened:
+    """Lock, check, migrate; void dead leases and take ours; sweep. Raises `SpoolError`, leaving nothing open.
+
+    Parts of messages that were kept before `partials_since` go.
+    """
     path = database(directory)
     with ExitStack() as undo:
         try:
@@ -74,8 +80,9 @@ def open_spool(directory: str, lease_until: float) -> Opened:
                 raise SpoolError(f"{path} is empty, but there was a queue in it. {_cure(directory)}")
             schema.migrate(db, path)
             opened = _take_over(db, lock, lease_until)
+            parts = partials.examine(db, contents(directory), partials_since)
             known = db.execute("SELECT queue_id FROM messages WHERE in_file")
-            sweep(contents(directory), {queue_id for (queue_id,) in known.fetchall()})
+            sweep(contents(directory), parts.union(queue_id for (queue_id,) in known.fetchall()))
             sync_directory(directory)
             os.pwrite(lock, f"{os.getpid():<20}\n".encode(), 0)
             os.fsync(lock)
@@ -93,14 +100,24 @@ def _make_directory(path: str) -> None:
 
 def _lock(directory: str) -> int:
     lock = os.open(f"{directory}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    # The writer of a server that was killed holds it for a moment longer, until what it was given is done.
+    patience = time.monotonic() + _PATIENCE
+    while not (locked := _try_to_lock(lock)) and time.monotonic() < patience:
+        time.sleep(_PAUSE)
+    if not locked:
         process = os.pread(lock, 20, 0).decode("ascii", "replace").strip()
         os.close(lock)
         who = f" (process {process})" if process else ""
         raise SpoolError(f"Another mailsuite{who} uses the spool in {directory}; stop it first") from None
     return lock
+
+
+def _try_to_lock(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _prepare(directory: str, lock: int) -> bool:

@@ -4,6 +4,7 @@ A message stands apart from its recipients, and its content apart from both, so 
 time stay small. A recipient waits (`lease_owner` is NULL) or is under lease to a run of the spool, a row of `leases`;
 that row has the time when the leases of all its recipients end, so that renewing them is one small write. What has been
 delivered is deleted, and a message goes with its last recipient: a trigger sees to that, so no statement can forget it.
+Triggers also keep count of what is held for each domain, so that nobody has to count it.
 
 Limits: the file does not shrink; room that was freed is used again.
 """
@@ -66,6 +67,107 @@ MIGRATIONS: tuple[str, ...] = (
     BEGIN
         DELETE FROM contents WHERE message = OLD.message;
         DELETE FROM messages WHERE key = OLD.message;
+    END;
+    """,
+    # 2: events, parts of messages, a tally of what is held
+    """
+    CREATE TABLE events (
+        key INTEGER PRIMARY KEY,
+        time REAL NOT NULL,
+        kind TEXT NOT NULL,
+        subject TEXT,
+        queue_id TEXT,
+        detail TEXT NOT NULL               -- a JSON object
+    );
+    CREATE INDEX events_by_time ON events (time);
+    CREATE INDEX events_of_kind ON events (kind, time);
+    CREATE INDEX events_of_subject ON events (subject, time) WHERE subject IS NOT NULL;
+    CREATE INDEX events_of_message ON events (queue_id, time) WHERE queue_id IS NOT NULL;
+
+    CREATE TABLE partials (
+        name TEXT PRIMARY KEY,
+        queue_id TEXT NOT NULL,
+        reverse_local_part TEXT,           -- both NULL: the null sender
+        reverse_domain TEXT,
+        body TEXT NOT NULL,
+        smtputf8 INTEGER NOT NULL,
+        submitter TEXT,
+        targets TEXT NOT NULL,             -- JSON: local part, domain, destination, original local part and domain
+        received INTEGER NOT NULL,
+        kept REAL NOT NULL,
+        size INTEGER NOT NULL,
+        weight INTEGER NOT NULL,           -- what it counts for in the sum of all
+        octets BLOB                        -- NULL: the content is the file contents/<queue_id>
+    );
+    CREATE INDEX partials_by_age ON partials (kept, weight);
+
+    -- Every recipient that is held, under lease or not.
+    CREATE INDEX recipients_held ON recipients (destination, due, message)
+        WHERE destination >= 'hold:' AND destination < 'hold;';
+
+    -- Messages are counted once, however many of their recipients are in the domain.
+    CREATE TABLE held (
+        destination TEXT PRIMARY KEY,
+        messages INTEGER NOT NULL,
+        octets INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    INSERT INTO held
+        SELECT destination, count(*), sum(size)
+        FROM (
+            SELECT DISTINCT destination, message FROM recipients WHERE destination >= 'hold:' AND destination < 'hold;'
+        ) JOIN messages ON messages.key = message
+        GROUP BY destination;
+
+    CREATE TRIGGER held_comes AFTER INSERT ON recipients
+    WHEN NEW.destination >= 'hold:' AND NEW.destination < 'hold;'
+    BEGIN
+        INSERT INTO held
+            SELECT NEW.destination, 1, size FROM messages WHERE key = NEW.message AND NOT EXISTS (
+                SELECT 1 FROM recipients
+                WHERE destination = NEW.destination AND due = NEW.due AND message = NEW.message AND key <> NEW.key
+                    AND destination >= 'hold:' AND destination < 'hold;'
+            )
+            ON CONFLICT (destination) DO UPDATE SET messages = messages + 1, octets = octets + excluded.octets;
+    END;
+
+    CREATE TRIGGER held_is_moved_in AFTER UPDATE OF destination ON recipients
+    WHEN NEW.destination >= 'hold:' AND NEW.destination < 'hold;' AND NEW.destination <> OLD.destination
+    BEGIN
+        INSERT INTO held
+            SELECT NEW.destination, 1, size FROM messages WHERE key = NEW.message AND NOT EXISTS (
+                SELECT 1 FROM recipients
+                WHERE destination = NEW.destination AND due = NEW.due AND message = NEW.message AND key <> NEW.key
+                    AND destination >= 'hold:' AND destination < 'hold;'
+            )
+            ON CONFLICT (destination) DO UPDATE SET messages = messages + 1, octets = octets + excluded.octets;
+    END;
+
+    CREATE TRIGGER held_is_moved_out AFTER UPDATE OF destination ON recipients
+    WHEN OLD.destination >= 'hold:' AND OLD.destination < 'hold;' AND NEW.destination <> OLD.destination
+        AND NOT EXISTS (
+            SELECT 1 FROM recipients
+            WHERE destination = OLD.destination AND due = OLD.due AND message = OLD.message
+                AND destination >= 'hold:' AND destination < 'hold;'
+        )
+    BEGIN
+        UPDATE held
+            SET messages = messages - 1, octets = octets - (SELECT size FROM messages WHERE key = OLD.message)
+            WHERE destination = OLD.destination;
+        DELETE FROM held WHERE destination = OLD.destination AND messages = 0;
+    END;
+
+    -- Before, for the message may go with the recipient.
+    CREATE TRIGGER held_goes BEFORE DELETE ON recipients
+    WHEN OLD.destination >= 'hold:' AND OLD.destination < 'hold;' AND NOT EXISTS (
+        SELECT 1 FROM recipients
+        WHERE destination = OLD.destination AND due = OLD.due AND message = OLD.message AND key <> OLD.key
+            AND destination >= 'hold:' AND destination < 'hold;'
+    )
+    BEGIN
+        UPDATE held
+            SET messages = messages - 1, octets = octets - (SELECT size FROM messages WHERE key = OLD.message)
+            WHERE destination = OLD.destination;
+        DELETE FROM held WHERE destination = OLD.destination AND messages = 0;
     END;
     """,
 )

@@ -1,7 +1,8 @@
 """The durable spool: SQLite for messages, recipients, leases and small contents; files for large contents.
 
 What is asked goes to one writer thread, which groups it (`writer`). A message becomes rows in `entry`; claims are in
-`claims`, outcomes in `changes`, the tables in `schema`, the directory in `opening`.
+`claims`, outcomes in `changes`, parts of messages in `partials`, events in `events`, the tables in `schema`, the
+directory in `opening`. Another process reads by `reading`.
 
 What is promised: after `commit` has returned, the message survives a crash of the process and of the machine. A file
 without a row does not outlive the next start; a row without its file is possible only where the disk lost what it had
@@ -17,37 +18,45 @@ much as the bound for files, and some 2 MB while it is streamed to one.
 from __future__ import annotations
 
 import os
-import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from twisted.internet.defer import Deferred, ensureDeferred, fail, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorFromThreads, IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from mailsuite.interfaces import IQueueWatcher, ISpool, SpoolError, SpoolFull
+from mailsuite.interfaces import IDraft, IQueueWatcher, ISpool, SpoolError
 from mailsuite.mail.address import Address
 from mailsuite.mail.content import Content, MemoryContent
 from mailsuite.mail.envelope import Envelope
-from mailsuite.mail.queue import Delivery, Report, Settlement
+from mailsuite.mail.history import Event, EventKind
+from mailsuite.mail.partial import Partial
+from mailsuite.mail.queue import Delivery, HeldMail, Message, Report, Settlement
 from mailsuite.mail.route import HOLD, Destination, Target
-from mailsuite.spool import opening
-from mailsuite.spool.changes import Judgement, Move, Release, Renewal, Reroute, Rerouted, Settling, void
-from mailsuite.spool.claims import DESTINATIONS, WAITING, Claim, Claimed, as_deliveries, read_deliveries
+from mailsuite.spool import claims, opening
+from mailsuite.spool.aging import Aging
+from mailsuite.spool.changes import EndOfLease, Hurry, Judgement, Move, Release, Renewal, Reroute, Rerouted, Settling
+from mailsuite.spool.claims import Claim, Claimed, as_deliveries, read_deliveries
 from mailsuite.spool.contents import StoredContent
 from mailsuite.spool.disk import Disk, Readers, detached
 from mailsuite.spool.draft import SqliteDraft
-from mailsuite.spool.entry import Change, Entries, Entry, Insertion
+from mailsuite.spool.entry import Change, Entries, Entry, Insertion, Room
 from mailsuite.spool.errors import spool_error
+from mailsuite.spool.events import Record, as_events, history_query
 from mailsuite.spool.files import ContentFiles
 from mailsuite.spool.ids import QueueIds
-from mailsuite.spool.writer import Operation, Writer
+from mailsuite.spool.partials import Bounds, Partials
+from mailsuite.spool.process import ProcessTransactions
+from mailsuite.spool.transactions import Operation, RunsGroups, Transactions
+from mailsuite.spool.writer import Writer
 
+_T = TypeVar("_T")
 _log = Logger()
 
 _REROUTE_BATCH = 500  # recipients: the reactor is never busy for long, nor is the writer
+_HURRY_BATCH = 2000
 
 
 class _Run(NamedTuple):
@@ -61,6 +70,8 @@ class _Run(NamedTuple):
     disk: Disk
     files: ContentFiles
     readers: Readers
+    partials: Partials
+    aging: Aging
 
 
 @implementer(ISpool)
@@ -72,10 +83,16 @@ class SqliteSpool:
     free on the disk: with these, what is in the queue can still be claimed, settled and reported on, and so make room.
     `threads` bounds those that read contents and write files.
 
+    Events are kept for `history_time` seconds. Of parts of messages there are at most `partials_count`, of
+    `partials_octets` in all, each kept for `partials_time` seconds.
+
+    With `process` the database has a process of its own, which is faster where the reactor is busy. `lost` is told when
+    that has ended by itself: nothing can be written then until the spool, or the server, is started again.
+
     A cancellation never stops what was asked for, it only forgets the answer; a claim that was cancelled is released.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all but two have their defaults
         self,
         directory: Path,
         reactor: IReactorFromThreads,
@@ -85,15 +102,25 @@ class SqliteSpool:
         lease: float = 300.0,
         reserve: int = 64 * 1024 * 1024,
         threads: int = 8,
+        history_time: float = 30 * 86400.0,
+        partials_count: int = 1000,
+        partials_octets: int = 1024**3,
+        partials_time: float = 48 * 3600.0,
+        process: bool = False,
+        lost: Callable[[SpoolError], object] | None = None,
     ) -> None:
+        self._process = process
+        self._lost = lost or (lambda error: _log.critical("{error}", error=error))
         self._directory = os.path.abspath(directory)
         self._path = opening.database(self._directory)
         self._reactor = reactor
         self._clock: IReactorTime = IReactorTime(reactor) if clock is None else clock
         self._spill = spill
         self._lease = lease
-        self._reserve = reserve
+        self._room = Room(self._directory, reserve)
         self._threads = threads
+        self._history_time = history_time
+        self._bounds = Bounds(partials_count, partials_octets, partials_time)
         self._watcher: IQueueWatcher | None = None
         self._run: _Run | None = None
         self._open = False
@@ -102,7 +129,7 @@ class SqliteSpool:
     @property
     def transactions(self) -> int:
         """How many transactions were committed since the start: far fewer than messages, under load."""
-        return 0 if self._run is None else self._run.writer.transactions
+        return 0 if self._run is None else self._run.writer.count
 
     # ------------------------------------------------------------------------------- start, stop
 
@@ -115,11 +142,20 @@ class SqliteSpool:
         disk = Disk(self._reactor, self._threads)
         disk.start()
         try:
-            opened = await disk.run(opening.open_spool, self._directory, self._clock.seconds() + self._lease)
+            now = self._clock.seconds()
+            opened = await disk.run(opening.open_spool, self._directory, now + self._lease, now - self._bounds.time)
         except BaseException:
             disk.stop()
             raise
-        writer = Writer(self._reactor, opened.db, self._path, self._committed)
+        try:
+            transactions = await disk.run(self._transactions, opened)
+        except BaseException:
+            disk.stop()
+            os.close(opened.lock)
+            raise
+        writer = Writer(self._reactor, transactions, self._path, self._committed)
+        files = ContentFiles(opening.contents(self._directory), disk)
+        aging = Aging(self._clock, writer.submit, self._history_time, self._bounds.time)
         self._run = _Run(
             opened.owner,
             opened.lock,
@@ -127,12 +163,25 @@ class SqliteSpool:
             Entries(self._clock, opened.owner, opened.last_message, opened.last_recipient, self._has_room),
             writer,
             disk,
-            ContentFiles(opening.contents(self._directory), disk),
+            files,
             Readers(self._path),
+            Partials(self._clock, writer.submit, files, self._bounds, self._room, self._spill, self._enter),
+            aging,
         )
         writer.start()
+        aging.start()
         self._open = True
         self._renewal = self._clock.callLater(self._lease / 3, self._renew)
+
+    def _transactions(self, opened: opening.Opened) -> RunsGroups:
+        """Who runs the operations. Blocks; raises `SpoolError`."""
+        if not self._process:
+            return Transactions(opened.db, self._path)
+        opened.db.close()
+        return ProcessTransactions(self._path, opened.lock, self._has_lost)
+
+    def _has_lost(self, error: SpoolError) -> None:
+        self._reactor.callFromThread(self._lost, error)
 
     def stop(self) -> Deferred[None]:
         return detached(self._stop())
@@ -144,10 +193,13 @@ class SqliteSpool:
         self._open = False
         if self._renewal is not None:
             self._renewal.cancel()
+        run.aging.stop()
+        parts = run.partials.end()
         run.files.discard_arriving()
+        await parts
         await run.disk.idle()  # files that were being finished; their messages are with the writer now
         run.readers.close()
-        await run.writer.close(lambda db: _end_lease(db, run.owner))
+        await run.writer.close(EndOfLease(run.owner))
         await run.disk.idle()  # files of what was settled last
         run.disk.stop()
         os.close(run.lock)
@@ -174,12 +226,7 @@ class SqliteSpool:
         run = self._run  # also while it is closing: a file that was being finished is committed yet
         if run is None:
             return fail(self._closed())
-        return run.writer.submit(Insertion(run.entries.make(queue_id, envelope, targets, content), self._check_room))
-
-    def _check_room(self) -> None:
-        free = os.statvfs(self._directory)
-        if free.f_bavail * free.f_frsize < self._reserve:
-            raise SpoolFull(f"There is no room for new mail in {self._directory}: {self._reserve} octets are kept free")
+        return run.writer.submit(Insertion(run.entries.make(queue_id, envelope, targets, content), self._room))
 
     def _enter_report(self, report: Report) -> Entry:
         run = self._running()
@@ -231,8 +278,7 @@ class SqliteSpool:
             return as_deliveries(claimed, {}, lazily)
 
     def destinations(self) -> Deferred[Sequence[tuple[Destination, float]]]:
-        rows = self._read(DESTINATIONS)
-        return rows.addCallback(_waiting)
+        return self._read(claims.DESTINATIONS).addCallback(_waiting)
 
     def count(self) -> Deferred[int]:
         return self._read("SELECT count(*) FROM messages").addCallback(_number)
@@ -257,7 +303,7 @@ class SqliteSpool:
         run = self._running()
         moved = 0
         last = 0
-        while rows := await self._read(WAITING, last, _REROUTE_BATCH):
+        while rows := await self._read(claims.WAITING, last, _REROUTE_BATCH):
             last = rows[-1][0]
             changed = []
             for key, local_part, domain, name in rows:
@@ -267,6 +313,60 @@ class SqliteSpool:
             if changed:
                 moved += await run.writer.submit(Reroute(changed, self._clock.seconds()))
         return moved
+
+    async def hurry(self, destinations: Sequence[Destination]) -> int:
+        wanted = [one for one in dict.fromkeys(destinations) if one.agent != HOLD]
+        run = self._running()
+        messages = _number(await self._read(claims.COUNT_WAITING, claims.names(wanted)))
+        while await run.writer.submit(Hurry(wanted, self._clock.seconds(), _HURRY_BATCH)):
+            continue
+        return messages
+
+    # ------------------------------------------------------------------------- what is held, what was
+
+    def held(self) -> Deferred[Sequence[HeldMail]]:
+        return self._read(claims.HELD).addCallback(claims.held)
+
+    def held_messages(
+        self, destination: Destination, until: float, limit: int, *, since: float = 0.0
+    ) -> Deferred[Sequence[Message]]:
+        most = max(limit, 0) if destination.agent == HOLD else 0
+        return self._read(claims.HELD_MESSAGES, str(destination), since, until, most).addCallback(claims.messages)
+
+    def record(self, events: Sequence[Event]) -> Deferred[None]:
+        return self._submit(lambda _: Record(events))
+
+    def history(
+        self,
+        *,
+        kind: EventKind | None = None,
+        subject: str | None = None,
+        queue_id: str | None = None,
+        limit: int = 100,
+    ) -> Deferred[Sequence[Event]]:
+        statement, arguments = history_query(kind, subject, queue_id, limit)
+        return self._read(statement, *arguments).addCallback(as_events)
+
+    # -------------------------------------------------------------------------------- parts of messages
+
+    def keep(
+        self, draft: IDraft, name: str, envelope: Envelope, targets: Sequence[Target], received: int
+    ) -> Deferred[None]:
+        if not isinstance(draft, SqliteDraft):
+            return fail(SpoolError("What is to be kept is not a draft of this spool"))
+        return self._ask(lambda parts: parts.keep(draft, name, envelope, targets, received))
+
+    def resume(self, name: str) -> Deferred[Partial | None]:
+        return self._ask(lambda parts: parts.resume(name))
+
+    def forget(self, name: str) -> Deferred[None]:
+        return self._ask(lambda parts: parts.forget(name))
+
+    def _ask(self, ask: Callable[[Partials], Deferred[_T]]) -> Deferred[_T]:
+        try:
+            return ask(self._running().partials)
+        except SpoolError as error:
+            return fail(error)
 
     # ------------------------------------------------------------------------------------- in common
 
@@ -334,12 +434,6 @@ class SqliteSpool:
         finally:
             if due:
                 self._watcher.due(due)
-
-
-def _end_lease(db: sqlite3.Connection, owner: int) -> None:
-    db.execute("BEGIN IMMEDIATE")
-    void(db, owner)
-    db.execute("COMMIT")
 
 
 def _waiting(rows: Sequence[Any]) -> Sequence[tuple[Destination, float]]:

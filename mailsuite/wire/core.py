@@ -10,8 +10,8 @@ A core knows the grammar and the order of one protocol in one role. It does no I
   the session never sees it.
 - `send` takes what the session says and returns the octets. Saying what may not be said now is our own fault and
   raises `LocalProtocolError`.
-- After a positive reply that turns the connection into something else (STARTTLS), the core is done: it parses
-  nothing more, and `trailing_data` holds the octets that it was given and did not use.
+- After a positive reply that turns the connection into something else (STARTTLS, ATRN, TURN), the core is done: it
+  parses nothing more, and `trailing_data` holds the octets that it was given and did not use.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ class Phase(Enum):
     DATA_INITIATION = "data-initiation"  # client: the 354
     DATA_BLOCK = "data-block"  # both: progress while content flows
     DATA_TERMINATION = "data-termination"  # client: the reply to the end of the content
+    TURN = "turn"  # client: the reply to ATRN or TURN (RFC 2645 section 5.2.1: at least 10 minutes)
     QUIT = "quit"  # client: the 221; nothing depends on it any more, so this limit is short
     WORKING = "working"  # nothing is expected of the peer: we are the ones who are slow
 

@@ -1,9 +1,5 @@
 """Passwords: preparation, the secrets that are kept, one computation for each verification, nothing in reprs."""
 
-import base64
-import hashlib
-import hmac
-
 import argon2
 import pytest
 from argon2 import extract_parameters
@@ -13,14 +9,13 @@ from hypothesis import strategies as st
 from mailsuite.accounts.errors import DirectoryError
 from mailsuite.accounts.passwords import (
     MAX_PASSWORD,
-    SCRAM_ITERATIONS,
-    SCRAM_SALT_LENGTH,
     Argon2id,
     PasswordCost,
     checked,
-    derive_scram,
     generated,
+    scram_of,
 )
+from mailsuite.mail.scram import SALT_LENGTH
 from mailsuite.mail.session import SecretKind
 from mailsuite.wire import sasl
 from tests.accounts.conftest import CHEAP
@@ -159,7 +154,7 @@ def test_only_the_secrets_that_are_asked_for_are_kept():
     both = HASHING.secrets("secret", [SecretKind.SHARED, SecretKind.SCRAM_SHA_256])
     assert both.kinds == frozenset(SecretKind)
     assert both.shared == b"secret"
-    assert len(both.scram.salt) == SCRAM_SALT_LENGTH
+    assert len(both.scram.salt) == SALT_LENGTH
 
 
 def test_the_shared_secret_is_what_was_typed():
@@ -174,29 +169,22 @@ def test_no_secret_is_in_a_repr():
     assert repr(secrets.scram.salt) not in text
 
 
-def test_scram_keys_fit_the_example_of_rfc_7677():
-    # Section 3: user "user", password "pencil".
-    nonce = "rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0"
-    salt = "W22ZaJ0SNY7soEsUEjb6gQ=="
-    message = f"n=user,r=rOprNGfwEbeRWgbNEkqO,r={nonce},s={salt},i=4096,c=biws,r={nonce}".encode()
-    proof = base64.b64decode("dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=")
-    verifier = base64.b64decode("6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=")
-    secret = derive_scram("pencil", base64.b64decode(salt), 4096)
-    client_signature = hmac.digest(secret.stored_key, message, "sha256")
-    client_key = bytes(a ^ b for a, b in zip(proof, client_signature, strict=True))
-    assert hashlib.sha256(client_key).digest() == secret.stored_key
-    assert hmac.digest(secret.server_key, message, "sha256") == verifier
-
-
 @pytest.mark.parametrize("password", ["secret", "ju\u0308rgen", "\u2168", "x" * 200])
 def test_scram_is_derived_as_the_sasl_core_derives_it(password):
-    assert derive_scram(password, b"0123456789abcdef", 4096) == sasl.derive_scram_secret(
-        password, salt=b"0123456789abcdef", iterations=4096
+    assert scram_of(password, b"0123456789abcdef") == sasl.derive_scram_secret(
+        password, salt=b"0123456789abcdef", iterations=sasl.ServerParameters().decoy_iterations
     )
 
 
-def test_scram_secrets_look_like_the_decoys():
-    assert (SCRAM_ITERATIONS, SCRAM_SALT_LENGTH) == (sasl.DEFAULT_ITERATIONS, sasl.SALT_LENGTH)
+@pytest.mark.parametrize("password", [b"secret", b"wrong", b"", b"\xff", "\U0001f600".encode(), b"x" * 5000])
+def test_a_known_password_is_verified_at_the_same_cost(computations, password):
+    assert HASHING.verify_known("secret", password) is (password == b"secret")
+    [(parameters, _)] = computations
+    assert parameters == extract_parameters(HASHING.secrets("x").password_hash)
+
+
+def test_a_known_password_is_the_same_in_each_form_that_keyboards_send():
+    assert HASHING.verify_known("ju\u0308rgen", "j\u00fcrgen".encode())
 
 
 def test_generated_passwords_are_long_differ_and_can_be_set():

@@ -200,7 +200,6 @@ def test_nothing_is_read_on_the_reactors_thread(furnished, reader, clock):
     clock.advance(10)  # a slow disk: one poll at a time
     assert len(threads.waiting) == 1
     threads.end_one()
-    threads.end_one()
     assert what_is(made, "alice@example.org") == ALICE
     clock.advance(1)
     stopped: Deferred[None] = made.stopService()

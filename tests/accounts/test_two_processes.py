@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from mailsuite.accounts.customer_snapshot import Customers
 from mailsuite.accounts.directory import DirectoryFile
 from mailsuite.accounts.portal import make_authenticator
 from mailsuite.accounts.snapshot import Directory
@@ -19,8 +20,11 @@ COMMAND = """
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from mailsuite.admin import accounts
-getattr(accounts, sys.argv[2]).main(sys.argv[3:], obj=SimpleNamespace(directory_path=Path(sys.argv[1])))
+from mailsuite.accounts.configured import Configured
+from mailsuite.admin import accounts, customers
+context = SimpleNamespace(directory_path=Path(sys.argv[1]), subaddress_delimiter="+", configured=Configured())
+group = customers.customer if sys.argv[2] == "customer" else getattr(accounts, sys.argv[2])
+group.main(sys.argv[3:], obj=context)
 """
 
 # Adds users as fast as it can.
@@ -39,6 +43,21 @@ from pathlib import Path
 from mailsuite.accounts.directory import DirectoryFile
 with DirectoryFile(Path(sys.argv[1]), create=True) as directory:
     directory.add_domain(sys.argv[2])
+"""
+
+
+# Adds customers as fast as it can, and gives each another domain.
+CUSTOMERS = """
+import sys
+from pathlib import Path
+from mailsuite.accounts.customers import CustomersFile
+from mailsuite.mail.customer import Customer
+with CustomersFile(Path(sys.argv[1])) as customers:
+    for number in range(int(sys.argv[3])):
+        name = f"{sys.argv[2]}{number}"
+        customers.add_customer(Customer(name, (f"{name}.example", f"{name}b.example")), None)
+        customers.add_recipients(name, [f"x@{name}.example", f"x@{name}b.example"])
+        customers.change_customer(name, {"hold_time": 1.0}, add_domains=[f"{name}c.example"])
 """
 
 
@@ -109,6 +128,46 @@ def test_several_programs_may_make_the_file_at_once(path, reader):
     for one in makers:
         expect_success(one)
     assert reader.snapshot().domains == {f"example{number}.org" for number in range(4)}
+
+
+def test_customers_are_whole_while_others_edit_them(path, directory, reader, clock):
+    editors = [start(CUSTOMERS, path, name, 40) for name in ("a", "b")]
+    customers = Customers(reader, clock, in_real_thread)
+    deadline = time.monotonic() + 60
+    seen = set()
+    while any(one.poll() is None for one in editors) and time.monotonic() < deadline:
+        result_of(customers.refresh())
+        now = customers.customers()
+        seen.add(len(now))
+        for one in now:
+            # Each change is seen whole: the third domain comes with the new time, and the lists with both domains.
+            assert (len(one.domains), one.hold_time == 1.0) in {(2, False), (3, True)}
+            assert all(customers.customer_of(domain) is one for domain in one.domains)
+            on_list = [customers.is_listed(one, Address("x", domain)) for domain in one.domains[:2]]
+            assert on_list[0] == on_list[1]
+    for one in editors:
+        expect_success(one)
+    result_of(customers.refresh())
+    assert len(customers.customers()) == 80
+    assert len(seen) > 2
+    result_of(customers.stopService())
+
+
+def test_a_running_server_sees_customers_that_the_command_edits(path, directory, reader, clock):
+    customers = Customers(reader, clock, in_real_thread)
+    authenticator = make_authenticator(reader, clock, in_real_thread)
+    customers.startService()
+    password = run(path, "customer", "add", "ship", "--domain", "ship.example", "--generate").strip()
+    clock.advance(1)
+    assert customers.customer_of("ship.example").name == "ship"
+    assert result_of(authenticator.check_password("ship", "", password.encode())).customer == "ship"
+    run(path, "customer", "set", "ship", "--hold-time", "1h")
+    clock.advance(1)
+    assert customers.customer("ship").hold_time == 3600
+    run(path, "customer", "del", "ship", "--yes")
+    clock.advance(1)
+    assert customers.customers() == ()
+    result_of(customers.stopService())
 
 
 @pytest.mark.parametrize("moment", [0.05, 0.15, 0.3])

@@ -7,6 +7,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from mailsuite.accounts.configured import Configured
 from mailsuite.accounts.directory import DirectoryFile
 from mailsuite.accounts.passwords import Argon2id
 from mailsuite.accounts.reader import DirectoryReader
@@ -27,7 +28,8 @@ def run(path):
     root = click.Group("mailsuite", commands={"user": user, "alias": alias, "domain": domain})
 
     def run(*arguments, given=None):
-        return CliRunner().invoke(root, arguments, given, obj=SimpleNamespace(directory_path=path))
+        context = SimpleNamespace(directory_path=path, subaddress_delimiter="+", configured=Configured())
+        return CliRunner().invoke(root, arguments, given, obj=context)
 
     return run
 
@@ -327,6 +329,28 @@ def test_aliases_are_added_listed_and_deleted(furnished):
     )
     expect_success(furnished("alias", "del", "info@example.org", "--yes"), "deleted the alias info@example.org\n")
     assert "info" not in furnished("alias", "list").stdout
+
+
+@pytest.mark.parametrize("target", ["nobody@example.org", "nobody+x@example.org", "alice-x@example.org"])
+def test_an_alias_to_an_address_that_nobody_has_is_added_with_a_warning(furnished, target):
+    result = furnished("alias", "add", "info@example.org", "alice@example.org", target)
+    assert result.exit_code == 0
+    assert result.stdout == f"info@example.org leads to alice@example.org, {target}\n"
+    assert result.stderr == f"nobody has {target}: nothing arrives there until somebody does\n"
+
+
+@pytest.mark.parametrize(
+    "target", ["ALICE@example.org", "alice+x@example.org", "sales@example.org", "postmaster@example.org", "x@else.test"]
+)
+def test_an_alias_to_an_address_that_somebody_has_or_may_have_is_added_without(furnished, target):
+    expect_success(furnished("alias", "add", "info@example.org", target))
+
+
+def test_an_alias_to_an_alias_or_a_catch_all_is_added_without_a_warning(furnished):
+    furnished("alias", "add", "info@example.org", "alice@example.org")
+    expect_success(furnished("alias", "add", "help@example.org", "info@example.org"))
+    furnished("alias", "add", "@example.org", "alice@example.org")
+    expect_success(furnished("alias", "add", "desk@example.org", "anybody@example.org"))
 
 
 def test_deleting_an_alias_asks_first(furnished):

@@ -2,8 +2,10 @@
 
 import pytest
 from twisted.internet.defer import Deferred
+from twisted.logger import LogLevel, capturedLogs
 
 from mailsuite.delivery.active import Bounds
+from mailsuite.delivery.tasks import uncancelled
 from mailsuite.mail.queue import Result
 from mailsuite.mail.route import HOLD, MAILDIR, Destination
 from tests.delivery.fakes import DEAD, LATER, RELAYED, FakeAgent, relay, spool_error
@@ -351,6 +353,31 @@ def test_a_stop_cancels_runs_that_do_not_end(schedule, spool, clock) -> None:
     assert stopped.called
     assert ended == [start + 20]
     assert len(spool.waiting) == 5
+    assert clock.getDelayedCalls() == []
+
+
+def test_a_stop_leaves_behind_a_run_that_does_not_end_when_it_is_cancelled(schedule, spool, clock) -> None:
+    disk = Deferred()
+
+    async def act(run):
+        delivery = await run.next()
+        await uncancelled(disk)
+        run.settle(delivery, [RELAYED])
+
+    scheduler = schedule(FakeAgent(act), grace=20.0)
+    spool.commit(*(spool.make(HERE) for _ in range(2)))
+    clock.turn()
+    with capturedLogs() as logged:
+        stopped = scheduler.stopService()
+        clock.pump([1.0] * 39)
+        assert not stopped.called
+        clock.pump([1.0] * 2)
+    assert stopped.called
+    assert [event["count"] for event in logged if event["log_level"] is LogLevel.error] == [1]
+    assert (len(spool.waiting), len(spool.leased)) == (1, 1)  # the latter comes back when the spool is opened again
+    disk.callback(None)
+    clock.pump([1.0] * 5)
+    assert spool.results() == []
     assert clock.getDelayedCalls() == []
 
 

@@ -31,6 +31,22 @@ def test_tasks_are_waited_for_whatever_becomes_of_them() -> None:
     assert finished == [None]
 
 
+def test_tasks_that_are_given_up_go_on_but_nobody_waits_for_them() -> None:
+    tasks, wait, ended = Tasks(), Deferred(), []
+
+    async def work():
+        await wait
+        ended.append("work")
+
+    tasks.start(work(), "work")
+    _, finished = started(tasks.finished())
+    assert tasks.give_up() == 1
+    assert finished == [None]
+    assert not tasks
+    wait.callback(None)
+    assert ended == ["work"]
+
+
 def test_a_task_that_ends_at_once_is_over_at_once() -> None:
     tasks = Tasks()
 

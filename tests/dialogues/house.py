@@ -4,11 +4,13 @@ Settings (each may stand more than once; nothing of it is needed):
 
     offer: lmtp starttls require-tls require-auth no-chunking no-smtputf8 line-ends=reject auth=PLAIN,LOGIN
            max-size=1000 max-line=80 max-response=80 max-errors=3       secure-auth=PLAIN is offered under TLS
-    door: submission max-recipients=2 trusted=192.0.2.0/24 tls-fails
+           odmr etrn atrn turn
+    door: turn submission max-recipients=2 trusted=192.0.2.0/24 tls-fails
     user: fred secret fred@example.org,@example.com     name, password, the addresses that it may send as
     certificate: fred                                   whom the client's certificate names, under TLS
     mailboxes: anna@example.net                         instead of anna, bob, chris and postmaster there
     spool: full-at=draft broken-at=write ...            draft, write or commit
+    customer, held, atrn, etrn: see `held`
 
 The router knows the mailboxes; other names in their domains are unknown, other domains are for relaying. A mailbox
 named `defect` makes it raise what nobody expects, for `unreadable` there is no directory, `later` is refused for now.
@@ -16,6 +18,7 @@ named `defect` makes it raise what nobody expects, for `unreadable` there is no 
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from ipaddress import ip_network
 from typing import Any
@@ -35,6 +38,7 @@ from mailsuite.wire.sasl import ServerParameters, derive_scram_secret
 from mailsuite.wire.smtp.content import LineEndRule
 from mailsuite.wire.smtp.offer import Offer
 from tests.dialogues.dialogue import Dialogue
+from tests.dialogues.held import FakeOnDemand
 
 HOSTNAME = "mx.example.net"
 NOW = 1_700_000_000.0
@@ -45,6 +49,10 @@ _FLAGS = {
     "starttls": "starttls",
     "require-tls": "require_tls",
     "require-auth": "require_auth",
+    "odmr": "odmr",
+    "etrn": "etrn",
+    "atrn": "atrn",
+    "turn": "turn",
 }
 _NUMBERS = {
     "max-size": "max_size",
@@ -190,6 +198,7 @@ class User:
 class FakeAuthenticator:
     users: dict[str, User]
     pace: Pace
+    customers: Collection[str] = ()
 
     async def check_password(self, authcid: str, authzid: str, password: bytes) -> Identity:
         await self.pace.step()
@@ -214,7 +223,8 @@ class FakeAuthenticator:
     def _identity(self, authcid: str, authzid: str) -> Identity:
         if authcid not in self.users or authzid not in {"", authcid}:
             raise UnauthorizedLogin
-        return Identity(authcid, self.users[authcid].addresses)
+        customer = authcid if authcid in self.customers else None
+        return Identity(authcid, self.users[authcid].addresses, customer)
 
 
 class House:
@@ -224,6 +234,7 @@ class House:
         self.pace = Pace(slow=slow)
         self.spool = FakeSpool(self.pace, _failures(dialogue))
         self.router = FakeRouter(frozenset(dialogue.words("mailboxes") or _MAILBOXES), self.pace)
+        self.on_demand = FakeOnDemand(dialogue, self.pace.step)
         users = _users(dialogue)
         words = _words(dialogue, "door")
         self.certificate = " ".join(dialogue.words("certificate")) or None
@@ -240,7 +251,7 @@ class House:
             self.router,
             self.spool,
             lambda: NOW,
-            FakeAuthenticator(users, self.pace) if users else None,
+            FakeAuthenticator(users, self.pace, self.on_demand.customers) if users else None,
             ServerParameters(
                 HOSTNAME.encode(),
                 clock=lambda: NOW,
@@ -252,6 +263,8 @@ class House:
             submission="submission" in words,
             trusted=tuple(ip_network(word) for word in words.get("trusted", "").split(",") if word),
             max_recipients=int(words.get("max-recipients", "1000")),
+            on_demand=self.on_demand,
+            turn_allowed="turn" in words,
         )
 
     @property

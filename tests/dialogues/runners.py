@@ -5,7 +5,7 @@ says comes in whole packets, octet by octet, or in random pieces, and those behi
 when all has been said that comes next.
 
 Marks: `== closed` (the server has ended the connection), `== eof` (the client ends its side), `== tls` (both begin TLS
-now).
+now), `== turn complete` (see `held`). Where the roles are turned, those of the dialogue stay: `C:` is who has connected.
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ class MemoryConversation:
     """A conversation without a connection."""
 
     local = Peer("192.0.2.1", 25)
+    line_by_line = False
 
     def __init__(self, core: Core, tls: TLSFacts | None = None, peer: Peer = PEER) -> None:
         self.core = core
@@ -118,13 +119,20 @@ class MemoryServer:
         self._output = bytearray()
         self._begin(*house.door.open(secure=secure), house.tls_facts if secure else None)
 
-    def _begin(self, core: Core, session: Session, tls: TLSFacts | None) -> None:
+    def _begin(self, core: Core, session: Session, tls: TLSFacts | None, left: bytes = b"") -> None:
         self.conversation = MemoryConversation(core, tls)
+        if left:
+            core.receive_data(left)
         self._running = Deferred.fromCoroutine(session(self.conversation))
         self._running.addCallback(self._ended)
 
     def _ended(self, handover: Handover | None) -> None:
         self._running = None
+        if handover is not None and handover.tls is None:  # the connection goes on as it is
+            last = self.conversation
+            self._take()
+            self._begin(handover.core, handover.session, last.tls, last.core.trailing_data)
+            return
         self.handover = handover
         self.closed = handover is None
 
@@ -167,6 +175,8 @@ class MemoryServer:
         wrong += [repr(failure) for failure in failures if not failure.check(CancelledError)]
         if self.house.spool.open_drafts:
             wrong.append("a draft was forgotten")
+        if self.house.on_demand.open_turns:
+            wrong.append("a turn was not ended once")
         return wrong
 
     def _take(self) -> None:
@@ -237,6 +247,8 @@ def happen(server: MemoryServer, mark: Mark) -> None:
             server.go_on()
         case ("tls",):
             server.begin_tls()
+        case ("turn", how):
+            expect_turn(server.house, how)
         case words:
             raise ValueError(f"== {' '.join(words)}")
 
@@ -244,6 +256,11 @@ def happen(server: MemoryServer, mark: Mark) -> None:
 def expect_said(step: Said, output: bytes) -> None:
     wanted = "\n".join(step.lines)
     assert step.pattern.fullmatch(output), f"wanted:\n{wanted}\n\ngot:\n{output.decode('utf-8', 'replace')}"
+
+
+def expect_turn(house: House, how: str) -> None:
+    turn = house.on_demand.turns[-1]
+    assert turn.is_complete is (how == "complete"), (turn.ends, turn.run.settled, turn.run.released)
 
 
 def expect_silence(output: bytes) -> None:

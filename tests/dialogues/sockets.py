@@ -22,7 +22,7 @@ from mailsuite.net.factory import ConnectionFactory
 from mailsuite.net.securing import TLSCreator
 from tests.dialogues.dialogue import Dialogue, Mark, Queued, Said
 from tests.dialogues.house import PEER, House
-from tests.dialogues.runners import Cut, expect_message, expect_no_message, expect_said, expect_silence
+from tests.dialogues.runners import Cut, expect_message, expect_no_message, expect_said, expect_silence, expect_turn
 
 PATIENCE = 5.0  # seconds for one answer
 
@@ -89,6 +89,7 @@ async def hold_over_sockets(
         await port.stopListening()
         await factory.close(PATIENCE)
     assert house.spool.open_drafts == 0
+    assert house.on_demand.open_turns == 0
 
 
 async def _hold(
@@ -103,6 +104,8 @@ async def _hold(
                 await _hear(client, step, reactor)
             case Queued():
                 _compare(step, next(messages, None), compare=compare)
+            case Mark(("turn", how)):
+                expect_turn(house, how)
             case Mark():
                 await _happen(client, step, reactor)
     expect_silence(client.received)

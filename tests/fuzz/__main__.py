@@ -19,7 +19,13 @@ from typing import Any
 from tests.fuzz.server import CORPUS, run_core, run_session
 
 WATCHED = ("/wire/smtp/server.py", "/wire/smtp/grammar.py", "/wire/smtp/content.py", "/wire/buffer.py")
-WATCHED_TOO = ("/mail/address.py", "/session/inbound.py", "/session/reception.py", "/session/authentication.py")
+WATCHED_TOO = (
+    "/mail/address.py",
+    "/session/inbound.py",
+    "/session/receiving.py",
+    "/session/reception.py",
+    "/session/authentication.py",
+)
 LONGEST = 400
 
 Step = tuple[str, int, int]

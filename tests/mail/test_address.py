@@ -1,6 +1,7 @@
 """Addresses: what is written is what is read, what is no address is None, and domains compare."""
 
 import time
+from ipaddress import ip_address
 
 import pytest
 from hypothesis import given
@@ -11,6 +12,7 @@ from mailsuite.mail.address import (
     domain_key,
     is_address_literal,
     is_domain,
+    literal_of,
     parse_literal,
     parse_mailbox,
     parse_path,
@@ -158,8 +160,15 @@ def test_ascii_addresses_need_no_smtputf8() -> None:
     assert not Address("fred", "bücher.example").is_ascii
 
 
-def test_with_local_part() -> None:
-    assert Address("fred", "example.org").with_local_part("anna") == Address("anna", "example.org")
+@pytest.mark.parametrize("literal", ["[192.0.2.1]", "[IPv6:2001:db8::1]"])
+def test_a_literal_is_written_as_it_is_read(literal: str) -> None:
+    address = parse_literal(literal)
+    assert address is not None
+    assert literal_of(address) == literal
+
+
+def test_a_literal_has_no_zone() -> None:
+    assert literal_of(ip_address("fe80::1%eth0")) == "[IPv6:fe80::1]"
 
 
 def test_postmaster_without_domain_is_written_bare() -> None:

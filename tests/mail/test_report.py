@@ -83,6 +83,22 @@ def test_the_status_part_has_fields_for_the_message_and_for_each_recipient() -> 
     ]
 
 
+@pytest.mark.parametrize(
+    ("remote", "name"),
+    [
+        ("mx.example.org", "mx.example.org"),
+        ("192.0.2.1", "[192.0.2.1]"),
+        ("2001:db8::1", "[IPv6:2001:db8::1]"),
+        ("fe80::1%eth0", "[IPv6:fe80::1]"),
+        ("192.0.2.1 of somebody", "192.0.2.1 of somebody"),
+    ],
+)
+def test_a_remote_host_without_a_name_is_an_address_literal(remote: str, name: str) -> None:
+    outcome = Outcome.of_reply(Reply.make(550, "5.1.1", "No such user"), remote)
+    status = list(read(compose([(nobody(), outcome)])).iter_parts())[1]
+    assert status.get_payload()[1]["Remote-MTA"] == f"dns; {name}"
+
+
 def test_the_text_says_who_who_said_it_and_what() -> None:
     text = next(read(compose([(nobody(), REFUSAL), (nobody(2), EXPIRY)])).iter_parts()).get_content()
     assert "<nobody@example.org>" in text

@@ -63,6 +63,13 @@ def test_received_line_tells_the_address_as_a_literal(host, info) -> None:
     assert line.startswith(b"Received: from client.example.net" + info + b"\r\n")
 
 
+def test_received_line_names_a_peer_that_is_known() -> None:
+    line = received_line(**FACTS, peer_name="odmr.example.net")
+    assert line.startswith(b"Received: from client.example.net (odmr.example.net [192.0.2.7])\r\n")
+    line = received_line(**FACTS | {"peer": Peer("")}, peer_name="odmr.example.net")
+    assert line.startswith(b"Received: from client.example.net\r\n")
+
+
 @pytest.mark.parametrize(
     "helo",
     [

@@ -136,7 +136,9 @@ def test_lost_connection_is_left_for_the_reactor_to_find(reactor, run):
             send_now(both.client.transport, b"into the void")
             send_now(both.client.transport, b"into the void")
             await both.client.lost
+            assert not both.client.transport.connected
             send_now(both.client.transport, b"into the void")
+            assert both.server.kept == b""
 
     run(scenario())
 

@@ -1,5 +1,6 @@
 """Answers of the DNS, and what they mean for mail."""
 
+import os
 from random import Random
 
 import pytest
@@ -16,7 +17,7 @@ from twisted.names.error import (
 )
 from twisted.names.resolve import ResolverChain
 
-from mailsuite.net.resolver import MX, NULL_MX, DnsFailure, Resolver, system_resolver
+from mailsuite.net.resolver import MX, NULL_MX, DnsFailure, NameServers, Resolver, system_resolver
 
 
 class Names:
@@ -268,3 +269,48 @@ def test_over_real_sockets(reactor, run):
             await port.stopListening()
 
     run(scenario())
+
+
+# ------------------------------------------------------------------------------------- name servers
+
+
+def asked_in_turn(names, count):
+    return {names.pickServer() for _ in range(count)}
+
+
+def test_name_servers_are_those_of_the_file_and_no_timer_is_left(tmp_path):
+    clock, file = Clock(), tmp_path / "resolv.conf"
+    file.write_text("nameserver 192.0.2.1\nsearch example.org\nnameserver 192.0.2.2\n")
+    names = NameServers(clock, file)
+    assert asked_in_turn(names, 4) == {("192.0.2.1", 53), ("192.0.2.2", 53)}
+    assert clock.getDelayedCalls() == []
+
+
+def test_a_file_that_has_changed_is_read_when_somebody_asks(tmp_path):
+    clock, file = Clock(), tmp_path / "resolv.conf"
+    file.write_text("nameserver 192.0.2.1\n")
+    names = NameServers(clock, file)
+    file.write_text("nameserver 192.0.2.2\n")
+    os.utime(file, (1, 1))
+    clock.advance(59)
+    assert asked_in_turn(names, 2) == {("192.0.2.1", 53)}
+    clock.advance(2)
+    assert asked_in_turn(names, 2) == {("192.0.2.2", 53)}
+    file.unlink()
+    clock.advance(61)
+    assert asked_in_turn(names, 2) == {("192.0.2.2", 53)}
+
+
+def test_without_a_file_the_name_server_is_on_this_machine(tmp_path):
+    clock, file = Clock(), tmp_path / "resolv.conf"
+    names = NameServers(clock, file)
+    assert asked_in_turn(names, 2) == {("127.0.0.1", 53)}
+    file.write_text("nameserver 192.0.2.1\n")
+    clock.advance(61)
+    assert asked_in_turn(names, 2) == {("192.0.2.1", 53)}
+
+
+def test_servers_that_are_named_stand_for_the_file(tmp_path):
+    file = tmp_path / "resolv.conf"
+    file.write_text("nameserver 192.0.2.1\n")
+    assert asked_in_turn(NameServers(Clock(), file, [("127.0.0.1", 5353)]), 2) == {("127.0.0.1", 5353)}

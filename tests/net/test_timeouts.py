@@ -18,6 +18,7 @@ def test_every_phase_has_the_limit_of_rfc_5321():
         Phase.DATA_INITIATION: 120,
         Phase.DATA_BLOCK: 180,
         Phase.DATA_TERMINATION: 600,
+        Phase.TURN: 600,  # RFC 2645 section 5.2.1
         Phase.QUIT: 10,
         Phase.WORKING: None,
     }

@@ -12,6 +12,10 @@ S: 220 mx.example.net ESMTP
 C: EHLO relay.example.org
 S: 250-mx.example.net
 """
+AGAIN = """
+C: EHLO relay.example.org
+S: 250-mx.example.net
+"""
 BYE = """
 C: QUIT
 S: 221 2.0.0 Bye
@@ -23,21 +27,28 @@ C: Good morning.
 """
 
 
-def relay(
-    script: str,
+def converse(
+    script: str | list[tuple[str, bytes]],
     *deliveries,
     hop: NextHop = HOP,
     cut=whole,
+    kind: type[ScriptedConversation] = ScriptedConversation,
     **settings,
-) -> tuple[ListedRun, RelayEnd]:
-    """Hold one session by the script, to its end."""
+) -> tuple[ListedRun, RelayEnd, ScriptedConversation]:
+    """Hold one session by the script, as far as it goes; every delivery that was taken is accounted for."""
     run = ListedRun(*(deliveries or (make_delivery(),)))
     session = RelaySession(run, RelaySettings("relay.example.org", hop, **settings))
-    conversation = ScriptedConversation(SmtpClientCore(lmtp=hop.lmtp), script, cut=cut)
+    conversation = kind(SmtpClientCore(lmtp=hop.lmtp), script, cut=cut)
     assert finish(session(conversation)) is None
-    conversation.check()
     run.check_accounts()
-    return run, session.end
+    return run, session.end, conversation
+
+
+def relay(script: str | list[tuple[str, bytes]], *deliveries, **options) -> tuple[ListedRun, RelayEnd]:
+    """Hold one session by the script, to its end; the options are those of `converse`."""
+    run, end, conversation = converse(script, *deliveries, **options)
+    conversation.check()
+    return run, end
 
 
 def names(count: int) -> list[str]:

@@ -62,6 +62,7 @@ class ScriptedConversation:
 
     peer = Peer("192.0.2.25", 25)
     local = Peer("192.0.2.1", 40000)
+    line_by_line = False
 
     def __init__(
         self,

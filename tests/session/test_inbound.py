@@ -144,15 +144,15 @@ def test_accepted_message_is_logged(house: House) -> None:
     running = Running(replace(house.door, log=lines.append))
     running.say(b"EHLO a\r\n" + MESSAGE + b"AUTH PLAIN AGZyZWQAc2VjcmV0\r\n" + MESSAGE)
     size = len(house.spool.messages[0].content)
-    assert lines[0] == f"Q1: from=<fred@example.org> of 192.0.2.7 for 1 recipients, {size} octets: queued"
-    assert lines[1].startswith("Q2: from=<fred@example.org> of 192.0.2.7 as fred for 1 recipients, ")
+    assert lines[0] == f"Q1: from=<fred@example.org> of 192.0.2.7 for 1 recipient, {size} octets: queued"
+    assert lines[1].startswith("Q2: from=<fred@example.org> of 192.0.2.7 as fred for 1 recipient, ")
 
 
 def test_peer_without_an_address_is_logged_as_a_local_socket(house: House) -> None:
     lines: list[str] = []
     running = Running(replace(house.door, log=lines.append), Peer(""))
     running.say(b"EHLO a\r\n" + MESSAGE.replace(b"fred@example.org", b""))
-    assert lines[0].startswith("Q1: from=<> of a local socket for 1 recipients, ")
+    assert lines[0].startswith("Q1: from=<> of a local socket for 1 recipient, ")
     assert house.spool.messages[0].content.startswith(b"Received: from a\r\n\tby mx.example.net")
 
 

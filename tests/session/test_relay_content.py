@@ -3,16 +3,13 @@
 import pytest
 
 from mailsuite.mail.queue import Result
-from mailsuite.mail.route import NextHop
-from mailsuite.session.relay import RelayEnd, RelaySession, RelaySettings
 from mailsuite.wire.core import Event
-from mailsuite.wire.smtp.client import Replied, SmtpClientCore
-from tests.session.scripted import ListedRun, ScriptedConversation, finish, make_delivery, read_script
+from mailsuite.wire.smtp.client import Replied
+from tests.session.relaying import BYE, HELLO, converse, relay
+from tests.session.scripted import ScriptedConversation, make_delivery, read_script
 
 BLOCK = 256 * 1024
 LINE = b"." + b"x" * 61 + b"\r\n"  # a block ends where a line does
-HELLO = "S: 220 hello\nC: EHLO relay.example.org\nS: 250-mx.example.net\n"
-BYE = "C: QUIT\nS: 221 bye\n"
 OPENED = """
 C: MAIL FROM:<ann@example.org>
 C: RCPT TO:<bob@example.net>
@@ -57,19 +54,10 @@ def spoken(octets: bytes, *, stuffed: bool = False) -> list[tuple[str, bytes]]:
     return [("C", b"." + line if stuffed and line.startswith(b".") else line) for line in octets.splitlines(True)]
 
 
-def relay(steps, *deliveries) -> tuple[ListedRun, RelayEnd, ScriptedConversation]:
-    run = ListedRun(*deliveries)
-    session = RelaySession(run, RelaySettings("relay.example.org", NextHop("mx.example.net", tls="none")))
-    conversation = ScriptedConversation(SmtpClientCore(), steps)
-    assert finish(session(conversation)) is None
-    run.check_accounts()
-    return run, session.end, conversation
-
-
 def test_large_content_goes_in_blocks_and_waits_for_the_transport():
     octets = LINE * 10_000
     content = StoredContent(octets)
-    run, _, conversation = relay(
+    run, _, conversation = converse(
         [
             *read_script(f"{HELLO}S: 250 PIPELINING\n{OPENED}"),
             *spoken(octets, stuffed=True),
@@ -86,7 +74,7 @@ def test_large_content_goes_in_blocks_and_waits_for_the_transport():
 @pytest.mark.parametrize("block", [1000, BLOCK])
 def test_short_reads_are_no_end(block):
     octets = LINE * 100
-    run, _, conversation = relay(
+    run, _ = relay(
         [
             *read_script(f"{HELLO}S: 250 PIPELINING\n{OPENED}"),
             *spoken(octets, stuffed=True),
@@ -94,7 +82,6 @@ def test_short_reads_are_no_end(block):
         ],
         make_delivery("q1", content=StoredContent(octets, block=block)),
     )
-    conversation.check()
     assert run.results("q1") == ["relayed"]
 
 
@@ -108,7 +95,7 @@ def test_large_content_goes_in_chunks_some_ahead_of_their_replies():
             steps += read_script("S: 250 ok")
     steps += [("C", b"BDAT 7 LAST\r\nthe end"), *read_script("S: 250 ok\nS: 250 ok\nS: 250 ok\nS: 250 ok")]
     steps += read_script(f"S: 250 2.0.0 All of it\n{BYE}")
-    run, _, conversation = relay(steps, make_delivery("q1", content=octets))
+    run, _, conversation = converse(steps, make_delivery("q1", content=octets))
     conversation.check()
     assert run.settled["q1"][0].text == "All of it"
     assert conversation.drained == 7
@@ -120,8 +107,7 @@ def test_refused_chunk_is_the_last_one():
     steps += read_script("C: MAIL FROM:<ann@example.org>\nS: 250 ok\nC: RCPT TO:<bob@example.net>\nS: 250 ok\n")
     steps += [("C", f"BDAT {BLOCK}\r\n".encode()), *spoken(LINE * 4096)]
     steps += read_script(f"S: 452 4.3.1 Full\nC: RSET\nS: 250 ok\n{BYE}")
-    run, _, conversation = relay(steps, make_delivery("q1", content=octets))
-    conversation.check()
+    run, _ = relay(steps, make_delivery("q1", content=octets))
     assert [str(outcome.status) for outcome in run.settled["q1"]] == ["4.3.1"]
 
 
@@ -132,8 +118,7 @@ def test_refusal_of_a_chunk_that_is_seen_late_still_counts():
     steps += [("C", f"BDAT {BLOCK} LAST\r\n".encode()), *spoken(LINE * 4096)]
     # Whatever the server says of the last chunk: the first is not in what it has.
     steps += read_script(f"S: 552 5.3.4 Too big\nS: 250 ok\n{BYE}")
-    run, _, conversation = relay(steps, make_delivery("q1", content=octets))
-    conversation.check()
+    run, _ = relay(steps, make_delivery("q1", content=octets))
     assert [str(outcome.status) for outcome in run.settled["q1"]] == ["5.3.4"]
 
 
@@ -148,7 +133,7 @@ def test_refusal_of_a_chunk_that_is_seen_late_still_counts():
 )
 def test_unreadable_content_is_never_ended(content):
     steps = [*read_script(f"{HELLO}S: 250 PIPELINING\n{OPENED}")]
-    run, end, conversation = relay(steps, make_delivery("q1", content=content), make_delivery("q2"))
+    run, end, conversation = converse(steps, make_delivery("q1", content=content), make_delivery("q2"))
     [outcome] = run.settled["q1"]
     assert (outcome.result, str(outcome.status)) == (Result.DEFERRED, "4.3.0")
     _, data, content_said = conversation.all_said.partition(b"DATA\r\n")
@@ -168,8 +153,7 @@ def test_unreadable_content_between_chunks_is_taken_back():
         "C: MAIL FROM:<ann@example.org>\nC: RCPT TO:<bob@example.net>\nS: 250 ok\nS: 250 ok\nS: 250 ok\n"
     )
     steps += read_script(f"C: BDAT 4 LAST\nC: hi\nS: 250 ok\n{BYE}")
-    run, _, conversation = relay(steps, make_delivery("q1", content=content), make_delivery("q2", content=b"hi\r\n"))
-    conversation.check()
+    run, _ = relay(steps, make_delivery("q1", content=content), make_delivery("q2", content=b"hi\r\n"))
     [outcome] = run.settled["q1"]
     assert (outcome.result, str(outcome.status)) == (Result.DEFERRED, "4.3.0")
     assert run.results("q2") == ["relayed"]
@@ -180,8 +164,7 @@ def test_header_that_cannot_be_read_defers_one_message():
     steps = read_script(f"{HELLO}S: 250 PIPELINING\n{OPENED}")
     steps += read_script(f"C: hi\nC: .\nS: 250 ok\n{BYE}")
     deliveries = make_delivery("q1", content=content, smtputf8=True), make_delivery("q2", content=b"hi\r\n")
-    run, _, conversation = relay(steps, *deliveries)
-    conversation.check()
+    run, _ = relay(steps, *deliveries)
     assert [str(outcome.status) for outcome in run.settled["q1"]] == ["4.3.0"]
     assert run.results("q2") == ["relayed"]
 
@@ -196,10 +179,9 @@ class RefusingConversation(ScriptedConversation):
 
 
 def test_last_words_of_a_peer_that_hangs_up_within_the_content_count():
-    run = ListedRun(make_delivery("q1", content=StoredContent(LINE * 10_000)))
-    session = RelaySession(run, RelaySettings("relay.example.org", NextHop("mx.example.net", tls="none")))
     steps = [*read_script(f"{HELLO}S: 250 PIPELINING\n{OPENED}"), ("X", b"close\r\n")]
-    assert finish(session(RefusingConversation(SmtpClientCore(), steps))) is None
+    content = StoredContent(LINE * 10_000)
+    run, _, _ = converse(steps, make_delivery("q1", content=content), kind=RefusingConversation)
     [outcome] = run.settled["q1"]
     assert (outcome.result, str(outcome.status)) == (Result.FAILED, "5.3.4")
 
@@ -223,15 +205,12 @@ class EagerConversation(ScriptedConversation):
 
 
 def test_connection_is_of_no_more_use_after_an_early_refusal():
-    run = ListedRun(make_delivery("q1", content=StoredContent(LINE * 10_000)), make_delivery("q2"))
-    session = RelaySession(run, RelaySettings("relay.example.org", NextHop("mx.example.net", tls="none")))
-    conversation = EagerConversation(SmtpClientCore(), read_script(f"{HELLO}S: 250 PIPELINING\n{OPENED}"))
-    assert finish(session(conversation)) is None
-    run.check_accounts()
+    deliveries = make_delivery("q1", content=StoredContent(LINE * 10_000)), make_delivery("q2")
+    run, end, conversation = converse(f"{HELLO}S: 250 PIPELINING\n{OPENED}", *deliveries, kind=EagerConversation)
     [outcome] = run.settled["q1"]
     assert (outcome.result, str(outcome.status)) == (Result.FAILED, "5.3.4")
     assert run.released == ["q2"]
-    assert session.end.outcome is not None
+    assert end.outcome is not None
     assert not conversation.all_said.endswith(b".\r\n")
 
 
@@ -240,6 +219,5 @@ def test_bare_line_ends_do_not_go_into_data():
     octets = b"one\n.\ntwo\r.\rthree"
     steps = read_script(f"{HELLO}S: 250 PIPELINING\n{OPENED}")
     steps += read_script(f"C: one\nC: ..\nC: two\nC: ..\nC: three\nC: .\nS: 250 ok\n{BYE}")
-    run, _, conversation = relay(steps, make_delivery("q1", content=octets))
-    conversation.check()
+    run, _ = relay(steps, make_delivery("q1", content=octets))
     assert run.results("q1") == ["relayed"]

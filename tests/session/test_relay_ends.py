@@ -11,8 +11,7 @@ from tests.wire.smtp.client_dialogue import one_by_one
 
 
 def test_drained_run_is_quit_at_once():
-    run = ListedRun()
-    session = RelaySession(run, RelaySettings("relay.example.org", HOP))
+    session = RelaySession(ListedRun(), RelaySettings("relay.example.org", HOP))
     conversation = ScriptedConversation(SmtpClientCore(), f"{HELLO}\nS: 250 HELP\n{BYE}")
     finish(session(conversation))
     conversation.check()

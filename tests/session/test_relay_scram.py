@@ -30,6 +30,7 @@ class ScramConversation:
     """Its peer keeps a SCRAM secret, and goes through one exchange."""
 
     peer = local = Peer("192.0.2.25", 465)
+    line_by_line = False
     tls = TLS
 
     def __init__(self, password: str, *, flip: bool = False) -> None:

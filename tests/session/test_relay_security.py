@@ -12,22 +12,18 @@ from mailsuite.session.handover import Handover
 from mailsuite.session.relay import RelayEnd, RelaySession, RelaySettings, Stage
 from mailsuite.wire.smtp.client import SmtpClientCore
 from mailsuite.wire.smtp.client_states import State
+from tests.session.relaying import AGAIN, BYE, GOOD_MORNING, HELLO
 from tests.session.scripted import TLS, ListedRun, ScriptedConversation, finish, make_delivery
 
 OPTIONS = object()
-HELLO = "S: 220 hello\nC: EHLO relay.example.org\nS: 250-mx.example.net\n"
-AGAIN = "C: EHLO relay.example.org\nS: 250-mx.example.net\n"
-BYE = "C: QUIT\nS: 221 bye\n"
-MAIL = """
+MAIL = f"""
 C: MAIL FROM:<ann@example.org>
 S: 250 ok
 C: RCPT TO:<bob@example.net>
 S: 250 ok
 C: DATA
 S: 354 go
-C: Subject: hello
-C:
-C: Good morning.
+{GOOD_MORNING}
 C: .
 S: 250 ok
 """

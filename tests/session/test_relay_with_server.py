@@ -118,6 +118,7 @@ class JoinedConversation:
 
     peer = local = Peer("192.0.2.25", 25)
     tls = None
+    line_by_line = False
 
     def __init__(self, core: SmtpClientCore, server: Server | Babbler, cut: Callable[[bytes], list[bytes]]) -> None:
         self.core = core

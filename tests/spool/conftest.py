@@ -12,6 +12,10 @@ from tests.spool.pump import Pump
 
 pytest.register_assert_rewrite("tests.contracts.spool")
 
+COUNTED = """
+    SELECT destination, count(*), sum(size) FROM (SELECT DISTINCT destination, message FROM recipients)
+    JOIN messages ON messages.key = message WHERE destination LIKE 'hold:%' GROUP BY destination ORDER BY destination
+"""
 SPILL = 1000  # above it, contents are files
 
 
@@ -48,9 +52,12 @@ def check_whole(directory: Path) -> None:
         stored = query(db, "SELECT key FROM messages WHERE NOT in_file")
         assert sorted(stored) == sorted(query(db, "SELECT message FROM contents"))
         files = sorted(name for (name,) in query(db, "SELECT queue_id FROM messages WHERE in_file"))
+        files += [name for (name,) in query(db, "SELECT queue_id FROM partials WHERE octets IS NULL")]
+        counted = query(db, COUNTED)
+        assert query(db, "SELECT * FROM held ORDER BY destination") == counted
     finally:
         db.close()
-    assert sorted(path.name for path in (directory / "contents").iterdir()) == files
+    assert sorted(path.name for path in (directory / "contents").iterdir()) == sorted(files)
 
 
 def query(db: sqlite3.Connection, statement: str) -> list[Any]:

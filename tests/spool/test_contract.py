@@ -8,14 +8,14 @@ import pytest
 from mailsuite.spool.memory import MemorySpool
 from mailsuite.spool.sqlite import SqliteSpool
 from tests.contracts.spool import *  # noqa: F403
-from tests.contracts.spool.kit import LARGE, Kit
+from tests.contracts.spool.kit import KEPT, LARGE, Kit
 from tests.spool.pump import Pump
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "process"])
 def kit(request: pytest.FixtureRequest, directory: Path, pump: Pump) -> Iterator[Kit]:
     if request.param == "memory":
-        memory = MemorySpool(pump)
+        memory = MemorySpool(pump, **KEPT)  # type: ignore[arg-type]
 
         def begin_memory() -> MemorySpool:
             pump.run(memory.start())
@@ -25,7 +25,7 @@ def kit(request: pytest.FixtureRequest, directory: Path, pump: Pump) -> Iterator
         return
 
     def begin() -> SqliteSpool:
-        spool = SqliteSpool(directory, pump, spill=LARGE)
+        spool = SqliteSpool(directory, pump, spill=LARGE, process=request.param == "process", **KEPT)  # type: ignore[arg-type]
         pump.run(spool.start())
         return spool
 

@@ -146,14 +146,14 @@ def test_later_schema_is_refused(pump: Pump, directory: Path) -> None:
 def test_each_migration_runs_once(monkeypatch: pytest.MonkeyPatch, pump: Pump, directory: Path) -> None:
     filled(pump, directory)
     monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, "CREATE TABLE two (x);", "CREATE TABLE three (x);"))
-    monkeypatch.setattr(schema, "VERSION", 3)
+    monkeypatch.setattr(schema, "VERSION", schema.VERSION + 2)
     for _ in range(2):
         spool = SqliteSpool(directory, pump)
         pump.run(spool.start())
         assert pump.run(spool.count()) == 1
         pump.run(spool.stop())
     db = sqlite3.connect(directory / "queue.db")
-    assert schema.version(db) == 3
+    assert schema.version(db) == schema.VERSION
     assert db.execute("SELECT count(*) FROM sqlite_schema WHERE name IN ('two', 'three')").fetchall() == [(2,)]
     db.close()
 
@@ -163,11 +163,11 @@ def test_failed_migration_leaves_the_version_before_it(
 ) -> None:
     filled(pump, directory)
     monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, "CREATE TABLE two (x); CREATE TABLE two (x);"))
-    monkeypatch.setattr(schema, "VERSION", 2)
+    monkeypatch.setattr(schema, "VERSION", schema.VERSION + 1)
     with pytest.raises(SpoolError, match="already exists"):
         pump.run(SqliteSpool(directory, pump).start())
     db = sqlite3.connect(directory / "queue.db")
-    assert schema.version(db) == 1
+    assert schema.version(db) == schema.VERSION - 1
     assert db.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'two'").fetchall() == [(0,)]
     db.close()
 

@@ -11,7 +11,8 @@ from twisted.internet.defer import CancelledError, Deferred, gatherResults
 
 from mailsuite.interfaces import SpoolError, SpoolFull
 from mailsuite.spool.errors import CommitFailed
-from mailsuite.spool.writer import Operation, Writer
+from mailsuite.spool.transactions import Operation, Transactions
+from mailsuite.spool.writer import Writer
 from tests.spool.pump import Pump
 
 TABLES = """
@@ -34,6 +35,13 @@ class Statement(Operation):
 
     def run(self, db: sqlite3.Connection) -> int:
         db.execute(self.sql, self.arguments)
+        return int(db.execute("SELECT count(*) FROM notes").fetchone()[0])
+
+
+class Count(Operation):
+    """Counts the notes."""
+
+    def run(self, db: sqlite3.Connection) -> int:
         return int(db.execute("SELECT count(*) FROM notes").fetchone()[0])
 
 
@@ -78,7 +86,9 @@ class Bench:
         self.db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self.db.executescript(TABLES)
         self.told: list[int] = []
-        self.writer = Writer(pump, self.db, str(path), lambda group: self.told.append(len(group)))
+        self.writer = Writer(
+            pump, Transactions(self.db, str(path)), str(path), lambda group: self.told.append(len(group))
+        )
         self.writer.start()
 
     def together(self, *operations: Operation) -> list[Any]:
@@ -100,7 +110,7 @@ def bench(pump: Pump, tmp_path: Path) -> Iterator[Bench]:
     Note.batches = []
     bench = Bench(pump, tmp_path / "notes.db")
     yield bench
-    pump.run(bench.writer.close(lambda _: None))
+    pump.run(bench.writer.close(Count()))
 
 
 INSERT = "INSERT INTO notes (text) VALUES (?)"
@@ -109,7 +119,7 @@ INSERT = "INSERT INTO notes (text) VALUES (?)"
 def test_what_is_pending_is_one_transaction_and_one_report(bench: Bench) -> None:
     results = bench.together(*(Statement(INSERT, str(number)) for number in range(20)))
     assert results == list(range(1, 21))
-    assert bench.writer.transactions == 2
+    assert bench.writer.count == 2
     assert bench.told == [1, 20]
 
 
@@ -192,13 +202,13 @@ def test_close_finishes_what_was_submitted(pump: Pump, tmp_path: Path) -> None:
     Note.batches = []
     bench = Bench(pump, tmp_path / "closing.db")
     answers = [bench.writer.submit(Note(str(number))) for number in range(50)]
-    last: list[int] = []
-    closed = bench.writer.close(lambda db: last.append(db.execute("SELECT count(*) FROM notes").fetchone()[0]))
+    last = Count()
+    closed = bench.writer.close(last)
     with pytest.raises(SpoolError):
         pump.run(bench.writer.submit(Note("late")))
     pump.run(closed)
     assert pump.run(gatherResults(answers)) == [None] * 50
-    assert last == [50]
+    assert last.result == 50
     with pytest.raises(sqlite3.ProgrammingError):
         bench.db.execute("SELECT 1")
 
@@ -208,4 +218,4 @@ def test_watcher_that_fails_keeps_no_one_waiting(pump: Pump, tmp_path: Path) -> 
     bench = Bench(pump, tmp_path / "defect.db")
     bench.told = None  # type: ignore[assignment] - so that append fails
     assert pump.run(bench.writer.submit(Note("a"))) is None
-    pump.run(bench.writer.close(lambda _: 1 / 0))
+    pump.run(bench.writer.close(Statement("INSERT INTO nowhere VALUES (1)")))

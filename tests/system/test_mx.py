@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.instance import TWISTD, Instance
+from tests.instance import TWISTD, Instance, parse
 from tests.peers import process
 from tests.peers.process import LOOPBACK, free_port, wait_until
 
@@ -83,6 +83,7 @@ def test_a_domain_without_mx_is_its_own_exchange(rig: Rig) -> None:
     submit(rig, "bob@implicit.test")
     mailbox = rig.b.data / "maildirs" / "implicit.test" / "bob" / "new"
     wait_until(lambda: mailbox.exists() and list(mailbox.iterdir()), why=rig.a.log)
+    assert [parse(file)["Subject"] for file in mailbox.iterdir()] == ["for bob@implicit.test"]
 
 
 @pytest.mark.parametrize(

@@ -125,7 +125,7 @@ def test_a_refusal_comes_back_as_a_report(pair: Pair) -> None:
     assert of_recipient["Final-Recipient"] == "rfc822; nobody@b.test"
     assert of_recipient["Action"] == "failed"
     assert of_recipient["Status"] == "5.1.1"
-    assert of_recipient["Remote-MTA"] == f"dns; {LOOPBACK}"
+    assert of_recipient["Remote-MTA"] == f"dns; [{LOOPBACK}]"
     assert of_recipient["Diagnostic-Code"] == "smtp; 550 5.1.1 No such user here"
     assert "Subject: half of it" in header.get_content()
     a.wait_until_drained()

@@ -37,6 +37,20 @@ def test_a_stranger_sends_to_a_local_user(server: Instance) -> None:
     assert f"for <{server.address('alice')}>" in received
 
 
+def test_the_postmaster_is_reached_at_the_address_that_a_listener_is_bound_to(
+    instances: Callable[..., Instance],
+) -> None:
+    server = instances(settings={"accounts.postmaster": "alice@a.test"})
+    with server.client() as client:
+        # RFC 5321 sections 4.1.3 and 4.5.1
+        client.sendmail("x@client.test", ["postmaster@[127.0.0.1]"], content("literal"))
+        with pytest.raises(smtplib.SMTPRecipientsRefused, match=r"5\.1\.1"):
+            client.sendmail("x@client.test", ["alice@[127.0.0.1]"], content("nobody's"))
+        with pytest.raises(smtplib.SMTPRecipientsRefused, match=r"5\.7\.1"):
+            client.sendmail("x@client.test", ["postmaster@[192.0.2.1]"], content("somebody else's"))
+    assert server.find("literal")["Delivered-To"] == "alice@a.test"
+
+
 def test_a_client_without_ehlo_is_served(server: Instance) -> None:
     with server.client() as client:
         client.helo()

@@ -8,7 +8,7 @@ Base64, the `=` of an empty initial response and the `*` that cancels belong to 
 from mailsuite.wire.sasl.client import ClientCredentials, ClientMechanism, SaslError
 from mailsuite.wire.sasl.mechanisms import PLAINTEXT_MECHANISMS, SERVER_MECHANISMS, choose
 from mailsuite.wire.sasl.saslprep import prepare_query, prepare_stored
-from mailsuite.wire.sasl.scram_secret import DEFAULT_ITERATIONS, SALT_LENGTH, derive_scram_secret
+from mailsuite.wire.sasl.scram_secret import derive_scram_secret
 from mailsuite.wire.sasl.server import ServerMechanism, ServerParameters
 from mailsuite.wire.sasl.steps import (
     Challenge,
@@ -24,9 +24,7 @@ from mailsuite.wire.sasl.steps import (
 )
 
 __all__ = [
-    "DEFAULT_ITERATIONS",
     "PLAINTEXT_MECHANISMS",
-    "SALT_LENGTH",
     "SERVER_MECHANISMS",
     "Challenge",
     "Check",

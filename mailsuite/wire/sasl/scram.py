@@ -14,13 +14,13 @@ import hmac
 from collections.abc import Callable
 from typing import ClassVar
 
+from mailsuite.mail.scram import MIN_ITERATIONS, SALT_LENGTH
 from mailsuite.mail.session import ScramSecret, SecretKind
 from mailsuite.wire.core import LocalProtocolError
 from mailsuite.wire.sasl import scram_messages as scram
 from mailsuite.wire.sasl.client import ClientCredentials, ClientStepper, SaslError
 from mailsuite.wire.sasl.prepare import Unacceptable, decoded, prepared_name
 from mailsuite.wire.sasl.saslprep import prepare_query, prepare_stored
-from mailsuite.wire.sasl.scram_secret import MIN_ITERATIONS, SALT_LENGTH
 from mailsuite.wire.sasl.server import ServerParameters, ServerStepper, fresh_nonce
 from mailsuite.wire.sasl.steps import Challenge, NeedSecret, Refused, Step, StoredSecret, Verified
 

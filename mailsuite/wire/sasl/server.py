@@ -26,9 +26,9 @@ from enum import Enum, auto
 from types import MappingProxyType
 from typing import ClassVar, Protocol
 
+from mailsuite.mail.scram import DEFAULT_ITERATIONS
 from mailsuite.wire.core import LocalProtocolError
 from mailsuite.wire.sasl.prepare import Unacceptable
-from mailsuite.wire.sasl.scram_secret import DEFAULT_ITERATIONS
 from mailsuite.wire.sasl.steps import Challenge, Check, NeedSecret, Refused, Step, StoredSecret, Verified
 
 _PROCESS_KEY = secrets.token_bytes(32)

@@ -108,6 +108,21 @@ class Capabilities:
         """RFC 3461."""
         return "DSN" in self.keywords
 
+    @property
+    def etrn(self) -> bool:
+        """RFC 1985."""
+        return "ETRN" in self.keywords
+
+    @property
+    def atrn(self) -> bool:
+        """RFC 2645."""
+        return "ATRN" in self.keywords
+
+    @property
+    def checkpoint(self) -> bool:
+        """RFC 1845: MAIL may have a TRANSID."""
+        return "CHECKPOINT" in self.keywords
+
 
 def _max_size(parameters: tuple[str, ...]) -> int | None:
     if not parameters or not _SIZE.fullmatch(parameters[0]):

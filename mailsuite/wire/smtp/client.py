@@ -9,6 +9,10 @@ Content comes behind a 354 or behind a `Bdat`: `Content` in chunks, then `Conten
 answers, after a BDAT chunk as well. In LMTP the end of the content gets one `Replied` for each recipient that was
 accepted.
 
+A MAIL with a TRANSID may be answered by 355 (RFC 1845): `checkpoint.offset_of` its reply is where the content is to be
+taken up, so a BDAT, whose content follows at once, waits for that answer. After a positive answer to ATRN or TURN the
+core is done, as after STARTTLS: what comes then stands in `trailing_data`, for the server that we are from there on.
+
 A negative reply may come while content is still being said. In DATA the connection can then only be closed: what is
 said of the content from there on goes nowhere. A BDAT chunk is said to its end.
 
@@ -35,6 +39,7 @@ from mailsuite.wire.core import (
     Violation,
 )
 from mailsuite.wire.smtp.capabilities import Capabilities
+from mailsuite.wire.smtp.checkpoint import is_transid, offset_of
 from mailsuite.wire.smtp.client_states import (
     ENDS_GROUP,
     KINDS,
@@ -47,6 +52,7 @@ from mailsuite.wire.smtp.client_states import (
     needed_keywords,
 )
 from mailsuite.wire.smtp.commands import (
+    Atrn,
     Auth,
     Bdat,
     Command,
@@ -54,9 +60,11 @@ from mailsuite.wire.smtp.commands import (
     ContentEnd,
     Data,
     Ehlo,
+    Etrn,
     Helo,
     Mail,
 )
+from mailsuite.wire.smtp.nodes import parse_domains, parse_node
 from mailsuite.wire.smtp.response import ReplyLimits, ReplyReader
 from mailsuite.wire.smtp.stuffing import DotStuffer
 
@@ -163,8 +171,8 @@ class SmtpClientCore:
 
     @property
     def trailing_data(self) -> bytes:
-        """What came behind a positive reply to STARTTLS and was not parsed."""
-        return self._replies.take_all() if self.state is State.DONE else b""
+        """What came behind a positive reply to STARTTLS, ATRN or TURN, and was not parsed."""
+        return self._replies.peek() if self.state is State.DONE else b""
 
     @property
     def buffered(self) -> int:
@@ -236,13 +244,17 @@ class SmtpClientCore:
         if isinstance(command, Bdat):
             end = ContentEnd(command.last)
             # RFC 2033 section 4.3: the last chunk is answered for each recipient; that is no refusal of the chunk.
+            if any(awaited.kind is Kind.CHECKPOINTED_MAIL for awaited in self._awaited):
+                raise LocalProtocolError("BDAT before it is known where the content begins")  # RFC 1845 section 3
             last = Kind.CONTENT if self.lmtp else Kind.LAST_CHUNK
             awaited = _Awaited(end, last if command.last else Kind.CHUNK)
             self._outgoing = _Chunk(awaited, command.size)
         else:
+            awaited = _Awaited(command, KINDS[kind])
             if isinstance(command, Mail):
                 self._mail = command
-            awaited = _Awaited(command, KINDS[kind])
+                if command.transid is not None:
+                    awaited = _Awaited(command, Kind.CHECKPOINTED_MAIL)
         self._awaited.append(awaited)
         self._spoken = expected(self._spoken, (awaited.kind,))
         return line
@@ -280,6 +292,18 @@ class SmtpClientCore:
             raise LocalProtocolError("DATA with BODY=BINARYMIME")
         if isinstance(command, Auth) and self.authenticated:
             raise LocalProtocolError("AUTH a second time")  # RFC 4954 section 4
+        self._check_names(command)
+
+    def _check_names(self, command: Command) -> None:
+        """Refuse to say what no server could read."""
+        match command:
+            case Mail(transid=str() as transid) if self.lmtp or not is_transid(transid):
+                # Nobody could tell how many replies a transaction that is resumed would have in LMTP.
+                raise LocalProtocolError(f"TRANSID=<{transid}>")
+            case Etrn(node=node) if parse_node(node) is None:
+                raise LocalProtocolError(f"ETRN {node!r}")
+            case Atrn(domains=(_, *_) as domains) if parse_domains(",".join(domains)) is None:
+                raise LocalProtocolError(f"ATRN {domains!r}")
 
     # --------------------------------------------------------------------------------------- hearing
 
@@ -316,30 +340,33 @@ class SmtpClientCore:
             self._answered = 0
         if reply.code == 421 or (early and isinstance(outgoing, _Data)):
             self._close()
-        elif not self._note(oldest, reply):
-            return self._violation("354 without a recipient")
+        elif (wrong := self._note(oldest, reply)) is not None:
+            return self._violation(wrong)
         return Replied(oldest.said, reply)
 
-    def _note(self, answered: _Awaited, reply: Reply) -> bool:
-        """What a reply changes beside the state. False where it makes no sense."""
+    def _note(self, answered: _Awaited, reply: Reply) -> str | None:
+        """What a reply changes beside the state. Gives what is wrong where it makes no sense."""
         if reply.is_intermediate:
             if answered.kind is Kind.DATA:
                 if self.lmtp and not self._accepted:
-                    return False  # RFC 2033 section 4.2: "the DATA command MUST fail", and nothing would end it
+                    # RFC 2033 section 4.2: "the DATA command MUST fail", and nothing would end it
+                    return "354 without a recipient"
                 awaited = _Awaited(ContentEnd(), Kind.CONTENT)
                 self._outgoing = _Data(awaited)
                 self._awaited.append(awaited)
+            elif answered.kind is Kind.CHECKPOINTED_MAIL and offset_of(reply) is None:
+                return f"{reply.code} without an offset answers MAIL"  # RFC 1845 section 3
         elif reply.is_positive:
             if answered.kind is Kind.RCPT:
                 self._accepted += 1
-            elif answered.kind in (Kind.MAIL, Kind.RSET):
+            elif answered.kind in (Kind.MAIL, Kind.CHECKPOINTED_MAIL, Kind.RSET):
                 self._accepted = 0
             elif answered.kind is Kind.HELLO:
                 ehlo = type(answered.said) is Ehlo
                 self.capabilities = Capabilities.of_reply(reply) if ehlo else Capabilities()
             elif answered.kind is Kind.AUTH:
                 self.authenticated = True
-        return True
+        return None
 
     def _wanted(self, awaited: _Awaited) -> int:
         # RFC 2033 section 4.2: "one reply for each previously successful RCPT command".

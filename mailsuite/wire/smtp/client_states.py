@@ -13,13 +13,16 @@ from types import MappingProxyType
 
 from mailsuite.mail.envelope import Body
 from mailsuite.wire.core import Phase
+from mailsuite.wire.smtp.checkpoint import KEYWORD as CHECKPOINT
 from mailsuite.wire.smtp.commands import (
+    Atrn,
     Auth,
     AuthResponse,
     Bdat,
     Command,
     Data,
     Ehlo,
+    Etrn,
     Helo,
     Help,
     Mail,
@@ -28,6 +31,7 @@ from mailsuite.wire.smtp.commands import (
     Rcpt,
     Rset,
     StartTls,
+    Turn,
     Vrfy,
 )
 
@@ -40,12 +44,12 @@ class State(Enum):
     INITIAL = auto()  # greeted, no EHLO or HELO accepted yet
     READY = auto()  # no transaction
     SENDER = auto()  # MAIL was accepted
-    RECIPIENTS = auto()  # so was a recipient
+    RECIPIENTS = auto()  # so was a recipient, or MAIL has resumed a transaction (RFC 1845 section 3)
     CONTENT = auto()  # the 354 has come
     CHUNKS = auto()  # between two BDAT chunks
     BROKEN = auto()  # a chunk was refused: "A RSET command MUST be issued" (RFC 3030 section 2)
     AUTH = auto()  # within an AUTH exchange, and it is our turn
-    DONE = auto()  # STARTTLS was accepted: nothing more is said or parsed
+    DONE = auto()  # STARTTLS, ATRN or TURN was accepted: nothing more is said or parsed
     CLOSING = auto()  # 421 or the answer to QUIT has come, or what came cannot be understood
 
 
@@ -54,6 +58,7 @@ class Kind(Enum):
 
     HELLO = auto()
     MAIL = auto()
+    CHECKPOINTED_MAIL = auto()  # MAIL with a TRANSID: it may be answered by 355
     RCPT = auto()
     DATA = auto()
     CONTENT = auto()  # the end of the content after DATA; of all content in LMTP
@@ -64,6 +69,7 @@ class Kind(Enum):
     QUIT = auto()
     STARTTLS = auto()
     AUTH = auto()
+    TURN = auto()
 
 
 KINDS: Mapping[type[Command], Kind] = MappingProxyType(
@@ -82,6 +88,9 @@ KINDS: Mapping[type[Command], Kind] = MappingProxyType(
         StartTls: Kind.STARTTLS,
         Auth: Kind.AUTH,
         AuthResponse: Kind.AUTH,
+        Etrn: Kind.QUERY,
+        Atrn: Kind.TURN,
+        Turn: Kind.TURN,
     }
 )
 
@@ -105,13 +114,17 @@ LEGAL: Mapping[type[Command], frozenset[State]] = MappingProxyType(
         StartTls: frozenset({State.READY}),
         Auth: frozenset({State.READY}),  # RFC 4954 section 4: never during a mail transaction
         AuthResponse: frozenset({State.AUTH}),
+        Etrn: frozenset({State.READY}),  # RFC 1985 section 5: never during a mail transaction
+        Atrn: frozenset({State.READY}),
+        Turn: frozenset({State.READY}),
     }
 )
 """In which states a command may be said."""
 
 ENDS_GROUP: frozenset[type[Command]] = frozenset(
-    # RFC 2920 section 3.1; RFC 3207 section 4 for STARTTLS, RFC 4954 section 4 for AUTH.
-    {Ehlo, Helo, Data, Vrfy, Noop, Help, Quit, StartTls, Auth, AuthResponse}
+    # RFC 2920 section 3.1, TURN too; RFC 3207 section 4 for STARTTLS, RFC 4954 section 4 for AUTH. Nothing is said of
+    # ETRN, so it stands alone; and what stood behind ATRN would be for another server.
+    {Ehlo, Helo, Data, Vrfy, Noop, Help, Quit, StartTls, Auth, AuthResponse, Etrn, Atrn, Turn}
 )
 """Commands behind which nothing may be said before their answer."""
 
@@ -119,6 +132,7 @@ LEADS: Mapping[Kind, Mapping[int, State | None]] = MappingProxyType(
     {
         Kind.HELLO: {2: State.READY, 4: None, 5: None},
         Kind.MAIL: {2: State.SENDER, 4: None, 5: None},
+        Kind.CHECKPOINTED_MAIL: {2: State.SENDER, 3: State.RECIPIENTS, 4: None, 5: None},
         Kind.RCPT: {2: State.RECIPIENTS, 4: None, 5: None},
         Kind.DATA: {3: State.CONTENT, 4: None, 5: None},
         Kind.CONTENT: {2: State.READY, 4: State.READY, 5: State.READY},
@@ -128,6 +142,7 @@ LEADS: Mapping[Kind, Mapping[int, State | None]] = MappingProxyType(
         Kind.QUERY: {2: None, 4: None, 5: None},
         Kind.QUIT: {2: State.CLOSING, 4: State.CLOSING, 5: State.CLOSING},
         Kind.STARTTLS: {2: State.DONE, 4: None, 5: None},
+        Kind.TURN: {2: State.DONE, 4: None, 5: None},
         Kind.AUTH: {2: State.READY, 3: State.AUTH, 4: State.READY, 5: State.READY},
     }
 )
@@ -139,11 +154,13 @@ What was hoped for stands first. 421 leads to `CLOSING`, whatever it answers.
 PHASES: Mapping[Kind, Phase] = MappingProxyType(
     {
         Kind.MAIL: Phase.MAIL,
+        Kind.CHECKPOINTED_MAIL: Phase.MAIL,
         Kind.RCPT: Phase.RECIPIENT,
         Kind.DATA: Phase.DATA_INITIATION,
         Kind.CONTENT: Phase.DATA_TERMINATION,
         Kind.CHUNK: Phase.DATA_BLOCK,
         Kind.LAST_CHUNK: Phase.DATA_TERMINATION,
+        Kind.TURN: Phase.TURN,
         Kind.QUIT: Phase.QUIT,
     }
 )
@@ -159,14 +176,22 @@ def expected(state: State, unanswered: Iterable[Kind]) -> State:
     return state
 
 
+_NEEDED: Mapping[type[Command], str] = MappingProxyType(
+    {
+        Bdat: "CHUNKING",  # RFC 3030 section 2
+        StartTls: "STARTTLS",  # RFC 3207 section 3
+        Auth: "AUTH",  # RFC 4954 section 3
+        Etrn: "ETRN",  # RFC 1985 section 3
+        Atrn: "ATRN",  # RFC 2645 section 5.1.1
+    }
+)
+
+
 def needed_keywords(command: Command) -> Iterator[str]:
     """The EHLO keywords without which a command, or a parameter of it, may not be said."""
-    if isinstance(command, Bdat):
-        yield "CHUNKING"  # RFC 3030 section 2
-    elif isinstance(command, StartTls):
-        yield "STARTTLS"  # RFC 3207 section 3
-    elif isinstance(command, Auth):
-        yield "AUTH"  # RFC 4954 section 3
+    keyword = _NEEDED.get(type(command))
+    if keyword is not None:
+        yield keyword
     elif isinstance(command, Mail):
         if command.size is not None:
             yield "SIZE"  # RFC 1870 section 4
@@ -178,3 +203,5 @@ def needed_keywords(command: Command) -> Iterator[str]:
             yield "SMTPUTF8"  # RFC 6531 section 3.1
         if command.auth is not None:
             yield "AUTH"  # RFC 4954 section 5
+        if command.transid is not None:
+            yield CHECKPOINT  # RFC 1845 section 2

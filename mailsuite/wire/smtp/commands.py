@@ -60,6 +60,7 @@ class Mail(Command):
     body: Body | None = None  # RFC 6152
     smtputf8: bool = False  # RFC 6531
     auth: str | None = None  # RFC 4954 section 5: decoded; "" is AUTH=<>
+    transid: str | None = None  # RFC 1845 section 2: without its angle brackets
     verb: ClassVar[str] = "MAIL"
 
     def line(self) -> bytes:
@@ -73,6 +74,8 @@ class Mail(Command):
             words.append("SMTPUTF8")
         if self.auth is not None:
             words.append(f"AUTH={xtext(self.auth) or '<>'}")
+        if self.transid is not None:
+            words.append(f"TRANSID=<{self.transid}>")
         return (" ".join(words) + "\r\n").encode()
 
 
@@ -186,6 +189,40 @@ class AuthResponse(Command):
     def line(self) -> bytes:
         """The response on the wire."""
         return (b"*" if self.response is None else b64encode(self.response)) + b"\r\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Etrn(Command):
+    """ETRN (RFC 1985 section 5). `node` is a domain, `@domain` for its sub-domains too, or `#queue`.
+
+    A node that was received has its domain in lower case and in A-labels.
+    """
+
+    node: str
+    verb: ClassVar[str] = "ETRN"
+
+    def line(self) -> bytes:
+        """The command on the wire."""
+        return f"ETRN {self.node}\r\n".encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Atrn(Command):
+    """ATRN (RFC 2645 section 5.2.1): the domains, as domain keys; none of them asks for all of the customer's."""
+
+    domains: tuple[str, ...] = ()
+    verb: ClassVar[str] = "ATRN"
+
+    def line(self) -> bytes:
+        """The command on the wire."""
+        return f"ATRN {','.join(self.domains)}".rstrip(" ").encode() + b"\r\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Turn(Command):
+    """TURN (RFC 821 section 3.8)."""
+
+    verb: ClassVar[str] = "TURN"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """The grammar of SMTP command lines: octets in, a command or the reply to a bad one out.
 
-It knows syntax alone: what the server offers decides which parameters exist, the order of commands is the core's.
+It knows syntax alone: what the server offers decides which commands and parameters exist, the order of commands is the
+core's.
 """
 
 from __future__ import annotations
@@ -8,19 +9,23 @@ from __future__ import annotations
 import binascii
 import re
 from base64 import b64decode
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from mailsuite.mail import replies
 from mailsuite.mail.address import parse_path
 from mailsuite.mail.envelope import Body
 from mailsuite.mail.reply import Reply
+from mailsuite.wire.smtp.checkpoint import is_transid
 from mailsuite.wire.smtp.commands import (
+    Atrn,
     Auth,
     Bdat,
     Command,
     Data,
     Ehlo,
+    Etrn,
     Helo,
     Help,
     Mail,
@@ -29,8 +34,10 @@ from mailsuite.wire.smtp.commands import (
     Rcpt,
     Rset,
     StartTls,
+    Turn,
     Vrfy,
 )
+from mailsuite.wire.smtp.nodes import parse_domains, parse_node
 
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _KEYWORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9\-]*")
@@ -44,13 +51,16 @@ _CHUNK = re.compile(r"([0-9]{1,20})( +LAST)?", re.IGNORECASE | re.ASCII)
 # RFC 5321 section 4.5.3.1.2
 _MAX_DOMAIN = 255
 
+_NONE: Mapping[str, Reply] = MappingProxyType({})
+
 Parsed = Command | Reply
 
 
-def parse_command(line: bytes, parameters: Collection[str]) -> Parsed:
+def parse_command(line: bytes, parameters: Collection[str], absent: Mapping[str, Reply] = _NONE) -> Parsed:
     """The command in a line that has lost its CR LF, or the reply that refuses it.
 
-    `parameters` are the MAIL parameters that exist in this session (keywords in upper case).
+    `parameters` are the MAIL parameters that exist in this session (keywords in upper case). `absent` are the commands
+    (verbs in upper case) that do not, with what refuses each of them, whatever its arguments are.
     """
     try:
         text = line.decode("utf-8")
@@ -60,10 +70,11 @@ def parse_command(line: bytes, parameters: Collection[str]) -> Parsed:
         return replies.SYNTAX_ERROR
     verb, _, argument = text.partition(" ")
     # Outside ASCII there are letters that become those of a verb in upper case (U+017F, U+0131).
-    parse = _PARSERS.get(verb.upper()) if verb.isascii() else None
+    verb = verb.upper() if verb.isascii() else ""
+    parse = _PARSERS.get(verb)
     if parse is None:
         return replies.UNRECOGNIZED
-    return parse(argument.strip(" \t"), parameters)
+    return absent.get(verb) or parse(argument.strip(" \t"), parameters)
 
 
 def decode_response(line: bytes) -> bytes | Reply | None:
@@ -132,6 +143,14 @@ def _mail_auth(value: str | None, given: dict[str, Any]) -> Reply | None:
     if decoded is None:
         return replies.BAD_ARGUMENTS.saying("AUTH takes an address in xtext, or <>")
     given["auth"] = "" if decoded == "<>" else decoded
+    return None
+
+
+def _transid(value: str | None, given: dict[str, Any]) -> Reply | None:
+    # RFC 1845 section 2
+    if value is None or value[:1] != "<" or value[-1:] != ">" or not is_transid(value[1:-1]):
+        return replies.BAD_ARGUMENTS.saying("TRANSID takes <local@domain>")
+    given["transid"] = value[1:-1]
     return None
 
 
@@ -212,6 +231,20 @@ def _auth(argument: str, _known: Collection[str]) -> Parsed:
     return Auth(mechanism, initial) if isinstance(initial, bytes) else replies.AUTH_BAD_BASE64
 
 
+def _etrn(argument: str, _known: Collection[str]) -> Parsed:
+    # RFC 1985 section 5; its section 7 has 500 where there is no node at all
+    if not argument:
+        return replies.SYNTAX_ERROR.saying("Syntax: ETRN [@ or #]node")
+    node = parse_node(argument)
+    return replies.BAD_ARGUMENTS.saying("ETRN takes a domain, @domain or #queue") if node is None else Etrn(node)
+
+
+def _atrn(argument: str, _known: Collection[str]) -> Parsed:
+    # RFC 2645 section 5.2.1
+    domains = parse_domains(argument) if argument else ()
+    return replies.BAD_ARGUMENTS.saying("Syntax: ATRN [domain,...]") if domains is None else Atrn(domains)
+
+
 def _expn(_argument: str, _known: Collection[str]) -> Parsed:
     return replies.NOT_IMPLEMENTED  # RFC 5321 section 4.2.4: known, and not here
 
@@ -238,6 +271,7 @@ _MAIL_PARAMETERS: dict[str, Callable[[str | None, dict[str, Any]], Reply | None]
     "BODY": _body,
     "SMTPUTF8": _smtputf8,
     "AUTH": _mail_auth,
+    "TRANSID": _transid,
 }
 
 _PARSERS: dict[str, Callable[[str, Collection[str]], Parsed]] = {
@@ -256,4 +290,7 @@ _PARSERS: dict[str, Callable[[str, Collection[str]], Parsed]] = {
     "EXPN": _expn,
     "STARTTLS": _bare(StartTls),
     "AUTH": _auth,
+    "ETRN": _etrn,
+    "ATRN": _atrn,
+    "TURN": _bare(Turn),
 }

@@ -56,6 +56,10 @@ class ReplyReader:
         """Append what came."""
         self._buffer += data
 
+    def peek(self) -> bytes:
+        """What has not been read; it stays."""
+        return bytes(self._buffer)
+
     def take_all(self) -> bytes:
         """Take out what has not been read."""
         octets = bytes(self._buffer)

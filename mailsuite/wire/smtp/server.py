@@ -1,8 +1,8 @@
 """The server's core of SMTP, and of LMTP as a dialect of it (RFC 5321, RFC 2033).
 
 It answers bad syntax and bad order by itself, so that a session sees only commands that are legal now, and it keeps
-pipelining correct: after a command it is paused until `send` has answered it. What a session may see is the
-table `LEGAL`; where an answer leads is the table `LEADS`.
+pipelining correct: after a command it is paused until `send` has answered it. What a session may see, and where an
+answer leads, stands in the tables of `server_states`.
 
 Content comes as `Content` and `ContentEnd`. DATA is a command that the session answers (354 or a refusal); a BDAT
 chunk is announced by `Bdat`, which wants no answer: its `ContentEnd` does. A chunk that may not come now is swallowed
@@ -12,12 +12,15 @@ What is wrong with content, or with a line of an AUTH exchange, is for the sessi
 before: it finds the refusal in `ContentEnd.fault` or `AuthResponse.fault`.
 
 A command that stands behind STARTTLS in the same packet is refused together with it, and the connection is closed.
+What stands behind ATRN or TURN is left for whoever comes next where the answer is positive; else it is taken here.
+
+MAIL with a TRANSID may be answered by 355 (see `checkpoint`): then the recipients are known, and content may follow.
+What went before counts towards the limit of size.
+
 A peer that gets nothing but refusals is sent away with 421.
 """
 
 from __future__ import annotations
-
-from enum import Enum, auto
 
 from mailsuite.mail import replies
 from mailsuite.mail.reply import Reply
@@ -33,7 +36,9 @@ from mailsuite.wire.core import (
     Role,
     Signal,
 )
+from mailsuite.wire.smtp.checkpoint import offset_of
 from mailsuite.wire.smtp.commands import (
+    Atrn,
     Auth,
     AuthResponse,
     Bdat,
@@ -43,80 +48,25 @@ from mailsuite.wire.smtp.commands import (
     Data,
     Ehlo,
     Helo,
-    Help,
     Mail,
-    Noop,
     Quit,
     Rcpt,
     Rset,
     StartTls,
-    Vrfy,
+    Turn,
 )
 from mailsuite.wire.smtp.content import ChunkReader, DotReader
 from mailsuite.wire.smtp.grammar import decode_response, parse_command
 from mailsuite.wire.smtp.offer import Offer
-
-
-class State(Enum):
-    """Where the conversation is."""
-
-    CONNECTED = auto()  # the greeting is not said yet
-    REFUSING = auto()  # the greeting was 554: only QUIT is left (RFC 5321 section 3.1)
-    INITIAL = auto()  # greeted, no EHLO or HELO yet
-    READY = auto()
-    SENDER = auto()  # MAIL was accepted
-    RECIPIENTS = auto()  # so was a recipient
-    CONTENT = auto()  # the content flows, by DATA or in a chunk
-    CHUNKS = auto()  # between two BDAT chunks
-    BROKEN = auto()  # a chunk was refused: only RSET and what implies it help (RFC 3030 section 2)
-    AUTH = auto()  # within an AUTH exchange
-    DONE = auto()  # closed, or handed over
-
-
-# Tuples, not sets: they are searched by identity, where a set would hash an enum's member in Python code.
-_OPEN = (State.INITIAL, State.READY, State.SENDER, State.RECIPIENTS, State.CHUNKS, State.BROKEN)
-_TRANSACTION = (State.SENDER, State.RECIPIENTS, State.CONTENT, State.CHUNKS, State.BROKEN)
-_WITH_MORE: tuple[type[Event] | None, ...] = (Data, Auth, AuthResponse)
-
-LEGAL: dict[type[Command], tuple[State, ...]] = {
-    Ehlo: _OPEN,
-    Helo: _OPEN,
-    Mail: (State.READY,),
-    Rcpt: (State.SENDER, State.RECIPIENTS),
-    Data: (State.RECIPIENTS,),
-    Bdat: (State.RECIPIENTS, State.CHUNKS),
-    Rset: _OPEN,
-    Noop: _OPEN,
-    Help: _OPEN,
-    Vrfy: _OPEN,
-    Quit: (*_OPEN, State.REFUSING),
-    StartTls: (State.READY,),  # RFC 3207 section 4: after EHLO, outside a transaction
-    Auth: (State.READY,),  # RFC 4954 section 4: never within a transaction
-}
-"""In which states a session may see a command; elsewhere it is answered 503."""
-
-LEADS: dict[tuple[type[Event] | None, int], State] = {
-    # (what was answered, first digit of the answer): where that leads. What is not listed leads nowhere else.
-    (None, 2): State.INITIAL,  # the greeting
-    (None, 5): State.REFUSING,
-    (Ehlo, 2): State.READY,
-    (Helo, 2): State.READY,
-    (Mail, 2): State.SENDER,
-    (Rcpt, 2): State.RECIPIENTS,
-    (Data, 3): State.CONTENT,
-    (Auth, 3): State.AUTH,
-    (Auth, 2): State.READY,
-    (AuthResponse, 3): State.AUTH,
-    (AuthResponse, 2): State.READY,
-    (AuthResponse, 4): State.READY,
-    (AuthResponse, 5): State.READY,
-    (StartTls, 2): State.DONE,
-    (Quit, 2): State.DONE,
-}
-
-_OPTIONAL = (Ehlo, Helo, StartTls, Auth, Bdat)  # the offer or the dialect may not have these
-_WITHOUT_TLS = (Ehlo, Helo, StartTls, Noop, Quit, Rset)  # RFC 3207 section 4
-_WITHOUT_AUTH = (Ehlo, Helo, StartTls, Auth, Noop, Quit, Rset, Help)  # RFC 4954 section 6
+from mailsuite.wire.smtp.server_states import (
+    LEADS,
+    LEGAL,
+    TRANSACTION,
+    WITH_MORE,
+    WITHOUT_AUTH,
+    WITHOUT_TLS,
+    State,
+)
 
 _FAULTS = {LineFault.TOO_LONG: replies.LINE_TOO_LONG, LineFault.BARE_LINE_END: replies.BARE_LINE_END}
 
@@ -129,6 +79,8 @@ class SmtpServerCore:
     def __init__(self, offer: Offer, *, greeted: bool = False) -> None:
         """`greeted`: nobody greets again after STARTTLS (RFC 3207 section 4.2)."""
         self.offer = offer
+        self._absent = offer.absent
+        self._max_line = offer.line_limit
         self.state = State.INITIAL if greeted else State.CONNECTED
         self._buffer = ReceiveBuffer()
         self._eof = False
@@ -140,7 +92,8 @@ class SmtpServerCore:
         self._smtputf8 = False
         self._accepted = 0  # recipients of this transaction
         self._reader: DotReader | ChunkReader | None = None
-        self._chunk_room = 0  # octets that chunks of this transaction may still bring
+        self._room = -1  # octets that this transaction may still bring; below 0 there is no limit
+        self._resumable = False  # MAIL has a TRANSID
         self._last = False  # whether the content that flows is the last of its message
         # A chunk that no session sees: what refuses it, how many times, and where that leads.
         self._unseen: tuple[Reply, int, State] | None = None
@@ -168,7 +121,7 @@ class SmtpServerCore:
     @property
     def in_transaction(self) -> bool:
         """Whether a message is under way, from MAIL to the reply to its end."""
-        return self.state in _TRANSACTION or self._pending is Mail
+        return self.state in TRANSACTION or self._pending is Mail
 
     def receive_data(self, data: bytes) -> None:
         """Take what the peer sent; empty octets say that it has ended its side."""
@@ -216,8 +169,10 @@ class SmtpServerCore:
         pending, digit = self._pending, reply.code // 100
         if pending is None:
             return reply.code in {220, 554}  # section 3.1
-        # 3yz says that more is wanted, which only DATA and an AUTH exchange have (section 4.2.1).
-        return digit in {4, 5} or (digit == 2 and pending is not Data) or (digit == 3 and pending in _WITH_MORE)
+        if digit == 3 and pending is Mail:
+            return self._resumable and offset_of(reply) is not None  # RFC 1845 section 3
+        # 3yz says that more is wanted, which else only DATA and an AUTH exchange have (section 4.2.1).
+        return digit in {4, 5} or (digit == 2 and pending is not Data) or (digit == 3 and pending in WITH_MORE)
 
     def _answered(self, answered: type[Event] | None, reply: Reply) -> None:
         """What an answer changes beside the state."""
@@ -225,18 +180,19 @@ class SmtpServerCore:
             self._errors += 1
         if answered is ContentEnd:
             self._content_answered(reply)
+        elif answered is Mail and reply.code < 400:
+            self._accepted = 0
+            limit = self.offer.max_size
+            self._room = -1 if limit is None else max(limit - (offset_of(reply) or 0), 0)
         elif reply.code < 300:
             if answered is Rcpt:
                 self._accepted += 1
-            elif answered is Mail:
-                self._accepted = 0
-                self._chunk_room = -1 if self.offer.max_size is None else self.offer.max_size
             elif answered is Rset and self.state is not State.INITIAL:
                 self.state = State.READY
             elif answered is Auth or answered is AuthResponse:
                 self._authenticated = True
         elif answered is Data and reply.code < 400:
-            self._reader = DotReader(self.offer.line_ends, self.offer.max_size)
+            self._reader = DotReader(self.offer.line_ends, None if self._room < 0 else self._room)
             self._last = True
 
     def _content_answered(self, reply: Reply) -> None:
@@ -279,10 +235,10 @@ class SmtpServerCore:
             self._swallow(chunk, refusal)
             return None
         fault = None
-        if self._chunk_room >= 0:
-            self._chunk_room -= chunk.size
-            if self._chunk_room < 0:
-                fault, self._chunk_room = replies.TOO_BIG, 0
+        if self._room >= 0:
+            self._room -= chunk.size
+            if self._room < 0:
+                fault, self._room = replies.TOO_BIG, 0
         self._reader = ChunkReader(chunk.size, fault)
         self.state, self._last = State.CONTENT, chunk.last
         return chunk
@@ -290,7 +246,7 @@ class SmtpServerCore:
     def _swallow(self, chunk: Bdat, refusal: Reply) -> None:
         """Let a chunk pass unseen, and refuse it then. What transaction there is, is lost."""
         times, behind = 1, self.state
-        if self.state in _TRANSACTION:
+        if self.state in TRANSACTION:
             behind = State.BROKEN
             times = self._answers_wanted(last=chunk.last)
             if not times:
@@ -303,25 +259,23 @@ class SmtpServerCore:
 
     def _next_line(self) -> Event | Signal | None:
         in_auth = self.state is State.AUTH
-        line = self._buffer.next_line(self.offer.max_response if in_auth else self.offer.max_line)
+        line = self._buffer.next_line(self.offer.max_response if in_auth else self._max_line)
         if line is None:
             return NEED_DATA
         if in_auth:
             return self._hand_out(_auth_response(line))
         if isinstance(line, LineFault):
             return self._refuse(_FAULTS[line])
-        command = parse_command(line, self._mail_parameters)
+        command = parse_command(line, self._mail_parameters, self._absent)
         if self.state is State.REFUSING and not isinstance(command, Quit):
             return self._refuse(replies.BAD_SEQUENCE)  # RFC 5321 section 3.1
         if isinstance(command, Reply):
             return self._refuse(command)
         kind = type(command)
-        refusal = self._unknown(command) if kind in _OPTIONAL else None
-        if refusal is None:
-            if kind is Bdat:
-                assert isinstance(command, Bdat)
-                return self._begin_chunk(command)
-            refusal = self._demanded(kind) or self._out_of_order(kind)
+        if kind is Bdat:
+            assert isinstance(command, Bdat)
+            return self._begin_chunk(command)
+        refusal = self._demanded(kind) or self._out_of_order(kind)
         return self._take(command) if refusal is None else self._refuse(refusal)
 
     def _take(self, command: Command) -> Event:
@@ -333,6 +287,7 @@ class SmtpServerCore:
                 if command.size is not None and self.offer.max_size is not None and command.size > self.offer.max_size:
                     return self._refuse(replies.TOO_BIG)  # RFC 1870 section 6.1
                 self._smtputf8 = command.smtputf8
+                self._resumable = command.transid is not None
             case Rcpt():
                 if not self._smtputf8 and not command.address.is_ascii:
                     return self._refuse(replies.UTF8_RECIPIENT_NOT_ANNOUNCED)
@@ -346,28 +301,14 @@ class SmtpServerCore:
                 return self._send_away(replies.BEHIND_STARTTLS)
         return self._hand_out(command)
 
-    def _unknown(self, command: Command) -> Reply | None:
-        """The refusal of a command that this server does not have."""
-        offer = self.offer
-        match command:
-            case Ehlo():
-                # RFC 2033 section 4.1: LHLO instead of HELO and EHLO, and the other way round.
-                return None if command.lmtp is offer.lmtp else replies.UNRECOGNIZED
-            case Helo():
-                return replies.UNRECOGNIZED if offer.lmtp else None
-            case StartTls():
-                there = offer.starttls
-            case Auth():
-                there = bool(offer.mechanisms) or offer.require_auth
-            case _:
-                there = offer.chunking
-        return None if there else replies.NOT_IMPLEMENTED
-
     def _demanded(self, kind: type[Command]) -> Reply | None:
         """The refusal where TLS or authentication must come first."""
-        if self.offer.require_tls and kind not in _WITHOUT_TLS:
+        if self.offer.require_tls and kind not in WITHOUT_TLS:
             return replies.TLS_REQUIRED
-        if self.offer.require_auth and not self._authenticated and kind not in _WITHOUT_AUTH:
+        if self._authenticated:
+            return None
+        # RFC 2645 section 5.2.1: "the ATRN command MUST be rejected" with 530; TURN here is the same by another name.
+        if kind is Atrn or kind is Turn or (self.offer.require_auth and kind not in WITHOUT_AUTH):
             return replies.AUTH_REQUIRED
         return None
 

@@ -269,6 +269,14 @@ def test_everything_is_refused_after_stop(kit: Kit) -> None:
         lambda: spool.release([delivery]),
         lambda: spool.move(delivery, OTHER),
         lambda: spool.reroute(lambda _: OTHER),
+        spool.held,
+        lambda: spool.held_messages(HOLD, 1e10, 1),
+        lambda: spool.hurry([RELAY]),
+        lambda: spool.record([]),
+        spool.history,
+        lambda: spool.keep(draft, "name", ENVELOPE, [target(RELAY)], 0),
+        lambda: spool.resume("name"),
+        lambda: spool.forget("name"),
     ]
     for ask in asked:
         with pytest.raises(SpoolError):

@@ -5,6 +5,7 @@ from mailsuite.wire.core import NEED_DATA, PAUSED, EndOfFile, Event
 from mailsuite.wire.smtp.client import SmtpClientCore
 from mailsuite.wire.smtp.client_states import State
 from mailsuite.wire.smtp.commands import (
+    Atrn,
     Auth,
     AuthResponse,
     Bdat,
@@ -13,6 +14,7 @@ from mailsuite.wire.smtp.commands import (
     ContentEnd,
     Data,
     Ehlo,
+    Etrn,
     Helo,
     Help,
     Mail,
@@ -21,15 +23,29 @@ from mailsuite.wire.smtp.commands import (
     Rcpt,
     Rset,
     StartTls,
+    Turn,
     Vrfy,
 )
 
 ANN = Address("ann", "example.org")
 BOB = Address("bob", "example.net")
-ALL = ("PIPELINING", "SIZE", "8BITMIME", "SMTPUTF8", "CHUNKING", "BINARYMIME", "STARTTLS", "AUTH PLAIN")
+ALL = (
+    "PIPELINING",
+    "SIZE",
+    "8BITMIME",
+    "SMTPUTF8",
+    "CHUNKING",
+    "BINARYMIME",
+    "STARTTLS",
+    "AUTH PLAIN",
+    "ETRN",
+    "ATRN",
+    "CHECKPOINT",
+)
 EXAMPLES: list[Command] = [
     *(Ehlo("relay.example.org"), Helo("relay.example.org"), Mail(ANN), Rcpt(BOB), Data(), Bdat(3, last=True)),
     *(Rset(), Noop(), Vrfy("bob"), Help(), Quit(), StartTls(), Auth(b"PLAIN", b"x"), AuthResponse(b"x")),
+    *(Etrn("example.org"), Atrn(("example.org", "example.com")), Turn()),
 ]
 
 

@@ -7,6 +7,7 @@ from mailsuite.mail import replies
 from mailsuite.mail.reply import Reply
 from mailsuite.wire.core import NEED_DATA, PAUSED, Answer, EndOfFile, Event, Phase
 from mailsuite.wire.smtp.commands import (
+    Atrn,
     Auth,
     AuthResponse,
     Bdat,
@@ -14,6 +15,7 @@ from mailsuite.wire.smtp.commands import (
     ContentEnd,
     Data,
     Ehlo,
+    Etrn,
     Helo,
     Help,
     Mail,
@@ -22,12 +24,16 @@ from mailsuite.wire.smtp.commands import (
     Rcpt,
     Rset,
     StartTls,
+    Turn,
     Vrfy,
 )
 from mailsuite.wire.smtp.offer import Offer
-from mailsuite.wire.smtp.server import SmtpServerCore, State
+from mailsuite.wire.smtp.server import SmtpServerCore
+from mailsuite.wire.smtp.server_states import State
 
 OFFER = Offer("mx.example.net", starttls=True, mechanisms=(b"PLAIN",), max_size=100, max_errors=1000)
+RELAYING_OFFER = replace(OFFER, etrn=True, atrn=True, turn=True, checkpoint=True)
+ODMR_OFFER = replace(OFFER, odmr=True)
 LMTP_OFFER = replace(OFFER, lmtp=True)
 GREETING = Reply(220, None, ("mx.example.net ESMTP",))
 CHALLENGE = Reply(334, None, ("",))
@@ -47,6 +53,9 @@ CONSENT: dict[type[Event], Reply] = {
     StartTls: replies.READY_FOR_TLS,
     Auth: CHALLENGE,
     AuthResponse: replies.AUTHENTICATED,
+    Etrn: replies.ETRN_STARTED,
+    Atrn: replies.TURNING,
+    Turn: replies.TURNING,
 }
 """What says yes to each event; what is not here wants no answer."""
 
@@ -67,8 +76,11 @@ WAYS: dict[State, bytes] = {
 """What a client says to bring a core that was just greeted into a state."""
 
 
-def core_in(state: State, offer: Offer = OFFER) -> SmtpServerCore:
-    """A core that has come into this state by the ways of the protocol."""
+_LOGIN = b"EHLO client.example.org\r\nAUTH PLAIN AGEAYg==\r\n"
+
+
+def core_in(state: State, offer: Offer = OFFER, *, authenticated: bool = False) -> SmtpServerCore:
+    """A core that has come into this state by the ways of the protocol; `authenticated` needs one that is greeted."""
     core = SmtpServerCore(offer)
     if state is State.CONNECTED:
         return core
@@ -76,6 +88,8 @@ def core_in(state: State, offer: Offer = OFFER) -> SmtpServerCore:
         core.send(Reply(554, None, ("No SMTP service here",)))
         return core
     core.send(GREETING)
+    if authenticated:
+        talk(core, _LOGIN, consent={**CONSENT, Auth: replies.AUTHENTICATED})
     if WAYS[state]:
         talk(core, WAYS[state].replace(b"EHLO", b"LHLO") if offer.lmtp else WAYS[state])
     assert core.state is state

@@ -9,7 +9,9 @@ from itertools import cycle
 from mailsuite.mail import replies
 from mailsuite.mail.reply import Reply
 from mailsuite.wire.core import NEED_DATA, PAUSED, Answer, Event, Phase, Signal
+from mailsuite.wire.smtp.checkpoint import resuming
 from mailsuite.wire.smtp.commands import (
+    Atrn,
     Auth,
     AuthResponse,
     Bdat,
@@ -18,14 +20,17 @@ from mailsuite.wire.smtp.commands import (
     ContentEnd,
     Data,
     Ehlo,
+    Etrn,
     Helo,
     Mail,
     Quit,
     Rcpt,
     StartTls,
+    Turn,
 )
 from mailsuite.wire.smtp.offer import Offer
-from mailsuite.wire.smtp.server import LEGAL, SmtpServerCore, State
+from mailsuite.wire.smtp.server import SmtpServerCore
+from mailsuite.wire.smtp.server_states import LEGAL, State
 from tests.wire.smtp.server_core import GREETING
 
 _HELLO = Reply(250, None, ("mx.example.net",))
@@ -40,6 +45,9 @@ ANSWERS: dict[type[Event], list[Reply]] = {
     ContentEnd: [replies.QUEUED, replies.QUEUED, replies.STORAGE_FULL, replies.ROUTING_LOOP],
     Auth: [replies.AUTHENTICATED, _CHALLENGE, replies.AUTH_REFUSED, replies.AUTH_TEMPORARY],
     AuthResponse: [replies.AUTHENTICATED, _CHALLENGE, replies.AUTH_REFUSED],
+    Etrn: [replies.ETRN_STARTED, replies.ETRN_NOT_ALLOWED],
+    Atrn: [replies.NO_MAIL, replies.ATRN_REFUSED, replies.TURNING],
+    Turn: [replies.NOT_IMPLEMENTED, replies.TURNING],
     StartTls: [replies.READY_FOR_TLS, replies.TLS_UNAVAILABLE],
     Quit: [replies.BYE],
 }
@@ -121,7 +129,7 @@ def converse(offer: Offer, pieces: Iterable[bytes], choices: list[int]) -> Trace
         assert event is (PAUSED if core.state is State.DONE else NEED_DATA)
         if core.state is State.DONE:
             break
-        assert core.buffered <= max(offer.max_line, offer.max_response)
+        assert core.buffered <= max(offer.line_limit, offer.max_response)
     return trace
 
 
@@ -130,6 +138,8 @@ def _respond(core: SmtpServerCore, event: Event, choice: int) -> bytes:
         reply = replies.BAD_SEQUENCE  # one for all: which fault it is may depend on the packets
     else:
         options = ANSWERS.get(type(event), [replies.OK])
+        if isinstance(event, Mail) and event.transid is not None:
+            options = [resuming(10), *options]
         reply = options[choice % len(options)]
     said = b""
     while core.timeout is Phase.WORKING and core.state is not State.DONE:

@@ -12,6 +12,7 @@ from mailsuite.wire.core import EndOfFile, LocalProtocolError, Phase, Violation
 from mailsuite.wire.smtp.client import Closing, Greeting, Replied
 from mailsuite.wire.smtp.client_states import KINDS, LEADS, LEGAL, Kind, State, expected
 from mailsuite.wire.smtp.commands import (
+    Atrn,
     Auth,
     AuthResponse,
     Bdat,
@@ -20,6 +21,7 @@ from mailsuite.wire.smtp.commands import (
     ContentEnd,
     Data,
     Ehlo,
+    Etrn,
     Helo,
     Mail,
     Noop,
@@ -27,6 +29,7 @@ from mailsuite.wire.smtp.commands import (
     Rcpt,
     Rset,
     StartTls,
+    Turn,
     Vrfy,
 )
 from tests.wire.smtp.client_core import ALL, ANN, BOB, EXAMPLES, hear, in_state, ready
@@ -71,6 +74,9 @@ def test_tables_are_complete():
         (Kind.LAST_CHUNK, State.RECIPIENTS, [Bdat(0, last=True), ContentEnd()]),
         (Kind.RSET, State.RECIPIENTS, [Rset()]),
         (Kind.QUERY, State.SENDER, [Noop()]),
+        (Kind.QUERY, State.READY, [Etrn("example.org")]),
+        (Kind.TURN, State.READY, [Atrn()]),
+        (Kind.TURN, State.READY, [Turn()]),
         (Kind.QUIT, State.SENDER, [Quit()]),
         (Kind.STARTTLS, State.READY, [StartTls()]),
         (Kind.AUTH, State.READY, [Auth(b"PLAIN")]),
@@ -103,6 +109,7 @@ def test_nothing_goes_before_an_answer_without_pipelining():
     ("state", "last"),
     [
         *((State.READY, command) for command in EXAMPLES if isinstance(command, Ehlo | StartTls | Auth | Noop | Vrfy)),
+        *((State.READY, command) for command in (Etrn("example.org"), Atrn(), Turn())),
         *((State.RECIPIENTS, command) for command in (Data(), Noop(), Quit())),
         (State.AUTH, AuthResponse(b"x")),
     ],
@@ -193,11 +200,11 @@ def test_nothing_can_be_smuggled_into_a_line(evil):
 
 
 def test_commands_that_no_client_of_this_kind_has_are_not_said():
-    class Turn(Command):
-        verb = "TURN"
+    class Spin(Command):
+        verb = "SPIN"
 
     with pytest.raises(LocalProtocolError, match="nothing that a client says"):
-        ready().send(Turn())
+        ready().send(Spin())
 
 
 def test_what_was_offered_before_is_forgotten():
@@ -217,11 +224,19 @@ def test_authentication_happens_once():
         core.send(Auth(b"PLAIN", b"x"))
 
 
-MESSAGES = [*EXAMPLES, Content(b"x"), Content(b".\r\n"), ContentEnd(), ContentEnd(last=False), Bdat(1, last=False)]
+MESSAGES = [
+    *EXAMPLES,
+    Mail(ANN, transid="1@example.org"),
+    Content(b"x"),
+    Content(b".\r\n"),
+    ContentEnd(),
+    ContentEnd(last=False),
+    Bdat(1, last=False),
+]
 PIECES = [
     *(b"220 a\r\n", b"250 a\r\n", b"250-a\r\n", b"250 PIPELINING\r\n", b"354 a\r\n", b"334 a\r\n", b"235 a\r\n"),
     *(b"421 a\r\n", b"450 a\r\n", b"554 a\r\n", b"250-x\r\n250-PIPELINING\r\n250-AUTH PLAIN\r\n250 CHUNKING\r\n"),
-    *(b"\r\n", b"\n", b"2", b"\xff", b"", b"999 a\r\n", b"250-a\r\n251 a\r\n"),
+    *(b"\r\n", b"\n", b"2", b"\xff", b"", b"999 a\r\n", b"250-a\r\n251 a\r\n", b"355 7 a\r\n", b"355 a\r\n"),
 ]
 moves = st.lists(st.one_of(st.sampled_from(MESSAGES), st.sampled_from(PIECES), st.binary(max_size=8)), max_size=40)
 

@@ -12,20 +12,21 @@ def offered(*lines: str) -> Capabilities:
 
 
 WORDS = ("pipelining", "size", "eightbitmime", "smtputf8", "chunking", "binarymime", "starttls", "auth")
-WORDS += ("enhancedstatuscodes", "dsn")
+WORDS += ("enhancedstatuscodes", "dsn", "etrn", "atrn", "checkpoint")
 
 
 def test_all_that_we_use():
     offers = offered(
         *("PIPELINING", "SIZE 35882577", "8BITMIME", "SMTPUTF8", "CHUNKING", "BINARYMIME", "STARTTLS"),
         *("ENHANCEDSTATUSCODES", "DSN", "AUTH SCRAM-SHA-256 PLAIN", "ATRN", "LIMITS MAILMAX=20 RCPTMAX=100"),
+        *("ETRN", "CHECKPOINT"),
     )
     assert offers.domain == "mx.example.net"
     assert all(getattr(offers, word) for word in WORDS)
     assert offers.max_size == 35882577
     assert offers.mechanisms == (b"SCRAM-SHA-256", b"PLAIN")
     assert offers.offers("ATRN")
-    assert not offers.offers("ETRN")
+    assert not offers.offers("TURN")
     assert offers.keywords["LIMITS"] == ("MAILMAX=20", "RCPTMAX=100")
 
 

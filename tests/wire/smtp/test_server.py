@@ -9,7 +9,8 @@ from mailsuite.mail.reply import Reply
 from mailsuite.wire.core import NEED_DATA, PAUSED, Answer, EndOfFile, LocalProtocolError, Phase, Role
 from mailsuite.wire.smtp.commands import Bdat, Content, ContentEnd, Data, Ehlo, Mail, Noop, Quit, Rcpt, StartTls
 from mailsuite.wire.smtp.offer import Offer
-from mailsuite.wire.smtp.server import SmtpServerCore, State
+from mailsuite.wire.smtp.server import SmtpServerCore
+from mailsuite.wire.smtp.server_states import State
 from tests.wire.smtp.server_core import GREETING, LMTP_OFFER, OFFER, core_in, talk
 
 

@@ -14,7 +14,7 @@ from mailsuite.mail.reply import Reply
 from mailsuite.wire.buffer import ReceiveBuffer
 from mailsuite.wire.smtp.commands import Bdat, Content, ContentEnd, Mail, Noop
 from mailsuite.wire.smtp.content import ChunkReader, DotReader, LineEndRule
-from mailsuite.wire.smtp.server import State
+from mailsuite.wire.smtp.server_states import State
 from tests.wire.smtp.server_core import OFFER, core_in, talk
 
 NORMALIZE, REJECT = LineEndRule.NORMALIZE, LineEndRule.REJECT

@@ -9,11 +9,13 @@ from mailsuite.mail.address import Address
 from mailsuite.mail.envelope import Body
 from mailsuite.mail.reply import Reply
 from mailsuite.wire.smtp.commands import (
+    Atrn,
     Auth,
     Bdat,
     Command,
     Data,
     Ehlo,
+    Etrn,
     Helo,
     Help,
     Mail,
@@ -22,14 +24,20 @@ from mailsuite.wire.smtp.commands import (
     Rcpt,
     Rset,
     StartTls,
+    Turn,
     Vrfy,
     xtext,
 )
 from mailsuite.wire.smtp.grammar import decode_response, decode_xtext, parse_command
 from tests.mail.addresses import ADDRESSES, DOMAINS
 
-KNOWN = frozenset({"SIZE", "BODY", "SMTPUTF8", "AUTH"})
+KNOWN = frozenset({"SIZE", "BODY", "SMTPUTF8", "AUTH", "TRANSID"})
 PRINTABLE = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=50)
+
+_LABELS = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,10}[a-z0-9])?", fullmatch=True)
+NAMES = st.lists(_LABELS, min_size=2, max_size=4).map(".".join)  # domains as RFC 2645 knows them, as domain keys
+_TOKENS = st.from_regex(r"[!#$%&'*+\-0-9A-Z^_`a-z{|}~]{1,8}(\.[!#$%&'*+\-0-9A-Z^_`a-z{|}~]{1,8}){0,2}", fullmatch=True)
+TRANSIDS = st.builds("{}@{}".format, _TOKENS, _TOKENS)
 
 COMMANDS = st.one_of(
     st.builds(Ehlo, DOMAINS.filter(str.isascii), lmtp=st.booleans()),
@@ -41,12 +49,15 @@ COMMANDS = st.one_of(
         body=st.sampled_from([None, Body.SEVEN_BIT, Body.EIGHT_BIT]),
         smtputf8=st.booleans(),
         auth=st.none() | st.just("") | PRINTABLE.filter(lambda text: text != "<>"),
+        transid=st.none() | TRANSIDS,
     ),
     st.builds(Rcpt, ADDRESSES | st.just(Address("postmaster", ""))),
     st.builds(Bdat, st.integers(0, 10**20 - 1), st.booleans()),
     st.builds(Vrfy, PRINTABLE),
     st.builds(Auth, st.sampled_from([b"PLAIN", b"SCRAM-SHA-256", b"X_Y"]).map(bytes.upper), st.none() | st.binary()),
-    st.sampled_from([Data(), Rset(), Noop(), Quit(), Help(), StartTls()]),
+    st.builds(Etrn, st.builds(str.__add__, st.sampled_from(["", "@"]), NAMES) | PRINTABLE.map("#{}".format)),
+    st.builds(Atrn, st.lists(NAMES, unique=True, max_size=4).map(tuple)),
+    st.sampled_from([Data(), Rset(), Noop(), Quit(), Help(), StartTls(), Turn()]),
 )
 
 
@@ -68,7 +79,21 @@ def test_no_line_raises(line: bytes) -> None:
 
 
 @given(
-    st.sampled_from(["MAIL FROM:", "RCPT TO:", "EHLO ", "BDAT ", "AUTH ", "VRFY ", "MAIL FROM:<a@b> "]),
+    st.sampled_from(
+        [
+            "MAIL FROM:",
+            "RCPT TO:",
+            "EHLO ",
+            "BDAT ",
+            "AUTH ",
+            "VRFY ",
+            "MAIL FROM:<a@b> ",
+            "ETRN ",
+            "ATRN ",
+            "ETRN #",
+            "TURN ",
+        ]
+    ),
     st.text(max_size=40),
 )
 def test_no_argument_raises(verb: str, argument: str) -> None:
@@ -110,7 +135,7 @@ def test_secrets_stay_out_of_reprs() -> None:
     assert "secret" not in repr(parse_command(b"AUTH PLAIN c2VjcmV0", KNOWN))
 
 
-@pytest.mark.parametrize("parameter", ["SIZE=1", "BODY=7BIT", "SMTPUTF8", "AUTH=<>"])
+@pytest.mark.parametrize("parameter", ["SIZE=1", "BODY=7BIT", "SMTPUTF8", "AUTH=<>", "TRANSID=<a@b>"])
 def test_parameters_exist_only_where_they_are_offered(parameter: str) -> None:
     line = f"MAIL FROM:<a@b> {parameter}".encode()
     assert isinstance(parse_command(line, KNOWN), Mail)

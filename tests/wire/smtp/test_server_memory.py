@@ -8,7 +8,8 @@ import pytest
 from mailsuite.mail import replies
 from mailsuite.wire.core import NEED_DATA, PAUSED, Answer, Event
 from mailsuite.wire.smtp.commands import AuthResponse, Bdat, Content, ContentEnd
-from mailsuite.wire.smtp.server import SmtpServerCore, State
+from mailsuite.wire.smtp.server import SmtpServerCore
+from mailsuite.wire.smtp.server_states import State
 from tests.memory import peak_of
 from tests.wire.smtp.server_core import OFFER, core_in
 

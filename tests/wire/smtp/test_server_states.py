@@ -24,7 +24,7 @@ from mailsuite.wire.smtp.commands import (
     StartTls,
     Vrfy,
 )
-from mailsuite.wire.smtp.server import LEADS, LEGAL, State
+from mailsuite.wire.smtp.server_states import LEADS, LEGAL, State
 from tests.wire.smtp.server_core import CHALLENGE, CONSENT, GREETING, LMTP_OFFER, OFFER, core_in, talk
 
 # "ok" reaches the session, a number is what the core answers by itself, ">" names the state that follows.

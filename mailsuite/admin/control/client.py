@@ -1,0 +1,87 @@
+"""A command's end of the control socket."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.endpoints import UNIXClientEndpoint, connectProtocol
+from twisted.internet.error import ConnectError, ConnectionClosed
+from twisted.protocols import amp
+
+from mailsuite.admin.control.language import Ended, NetworkUp, Ping, Progressed, Pull
+from mailsuite.admin.control.place import NAME, ControlError, NotRunning, short_path
+from mailsuite.session.pulling import PullEnd, PullProgress, PullResult, PullStage
+
+
+class ControlClient(amp.AMP):
+    """A command's end. `progress` and `ended` are told of each pull by its name."""
+
+    def __init__(
+        self,
+        *,
+        progress: Callable[[str, PullProgress], object] | None = None,
+        ended: Callable[[str, PullEnd], object] | None = None,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._progress = progress
+        self._ended = ended
+
+    async def ping(self) -> tuple[str, int]:
+        """The version of the server, and its process id. Raises `ControlError`."""
+        answer = await self._call(Ping)
+        return answer["version"], answer["pid"]
+
+    async def pull(self, names: Sequence[str], *, dry_run: bool = False) -> None:
+        """Pull now, all where no name is given. Raises `UnknownPull`, `ControlError`."""
+        await self._call(Pull, names=list(names), dry_run=dry_run)
+
+    async def network_up(self) -> list[str]:
+        """Begin all pulls; tells their names. Raises `ControlError`."""
+        answer = await self._call(NetworkUp)
+        names: list[str] = answer["names"]
+        return names
+
+    async def leave(self) -> None:
+        """End the connection."""
+        if self.transport is not None:
+            self.transport.loseConnection()
+
+    @Progressed.responder
+    def progressed(self, name: str, stage: str, messages: int, octets: int) -> dict[str, Any]:
+        if self._progress is not None:
+            self._progress(name, PullProgress(PullStage(stage), messages, octets))
+        return {}
+
+    @Ended.responder
+    def has_ended(self, name: str, stage: str, result: str, text: str, **counts: Any) -> dict[str, Any]:
+        if self._ended is not None:
+            self._ended(name, PullEnd(PullStage(stage), PullResult(result), text, **counts))
+        return {}
+
+    async def _call(self, command: type[amp.Command], **arguments: Any) -> dict[str, Any]:
+        try:
+            answer: dict[str, Any] = await self.callRemote(command, **arguments)  # type: ignore[no-untyped-call]
+        except ConnectionClosed:
+            raise ControlError("the server has ended the connection before it had answered; see its log") from None
+        except (amp.UnknownRemoteError, amp.UnhandledCommand) as error:
+            raise ControlError(f"the server could not do it ({error}); see its log") from None
+        return answer
+
+
+async def connect(reactor: Any, directory: Path, client: ControlClient) -> None:  # noqa: ANN401 - IReactorUNIX
+    """Reach the server over this data directory. Raises `NotRunning`; `ControlError` where it may not be reached."""
+    path = directory / NAME
+    try:
+        with short_path(path) as short:
+            endpoint: Any = UNIXClientEndpoint(reactor, short)  # type: ignore[no-untyped-call]
+            await connectProtocol(endpoint, client)  # type: ignore[no-untyped-call]
+    except (ConnectError, OSError) as error:
+        number = getattr(error, "osError", None) or getattr(error, "errno", None)
+        if number in (errno.EACCES, errno.EPERM):
+            raise ControlError(
+                f"{path}: it is not for you; run the command as the user who serves, or as root"
+            ) from None
+        raise NotRunning(f"no server is running over {directory}; start it, or name its configuration") from None

@@ -1,0 +1,245 @@
+"""`mailsuite customer show`: what is held for a customer, until when, and how its last turns went.
+
+It reads the directory and the queue from outside, so the server may run or not. A queue that no server has made yet
+holds nothing; one that cannot be read is told.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, Protocol
+
+import click
+
+from mailsuite.admin.asking import opened
+from mailsuite.admin.customers import HasSettings
+from mailsuite.admin.output import json_option, print_rows
+from mailsuite.mail.customer import Customer
+from mailsuite.mail.history import Event, EventKind
+from mailsuite.mail.queue import HeldMail
+
+_TURNS: Final = (EventKind.TURN, EventKind.ETRN)
+_LOSSES: Final = (EventKind.WARNED, EventKind.EXPIRED)
+_HELD_TITLES: Final = {
+    "domain": "Domain",
+    "messages": "Messages",
+    "octets": "Size",
+    "oldest": "Oldest",
+    "expires": "Expires next",
+}
+_TURN_TITLES: Final = {
+    "time": "Time",
+    "kind": "By",
+    "peer": "From",
+    "messages": "Messages",
+    "octets": "Size",
+    "seconds": "Took",
+    "text": "How it ended",
+}
+_LOSS_TITLES: Final = {"time": "Time", "kind": "What", "messages": "Messages", "text": "Why"}
+
+
+class ReadsSpool(Protocol):
+    """What is asked of `mailsuite.spool.reading.SpoolReader`."""
+
+    def held(self) -> Sequence[HeldMail]:
+        """As there."""
+
+    def history(
+        self,
+        *,
+        kind: EventKind | None = None,
+        subject: str | None = None,
+        queue_id: str | None = None,
+        limit: int = 100,
+    ) -> Sequence[Event]:
+        """As there."""
+
+
+@click.command("show", short_help="Show what is held for a customer, and its last turns.")
+@click.argument("name")
+@click.option("--last", metavar="COUNT", type=click.IntRange(0), default=10, help="How many turns. Default: 10.")
+@json_option
+@click.pass_obj
+def show_customer(context: HasSettings, name: str, *, last: int, as_json: bool) -> None:
+    """Show what is held for the customer NAME: how much, since when, when it expires, what its quota leaves.
+
+    Its last turns follow, with what was warned of and what was returned to its sender because nobody came for it.
+    """
+    from mailsuite.interfaces import SpoolError
+
+    customer = _customer(context, name)
+    try:
+        spool = open_spool(context)
+        row = describe(customer, () if spool is None else spool.held()) | _past(spool, customer, last)
+    except (SpoolError, OSError) as error:
+        raise click.ClickException(str(error)) from None
+    if as_json:
+        click.echo(json.dumps(row, indent=2))
+    else:
+        _print(row, time.time())
+
+
+def open_spool(context: HasSettings) -> ReadsSpool | None:
+    """The queue for reading; None where no server has made one yet. Raises `OSError`."""
+    from mailsuite.spool.opening import database
+    from mailsuite.spool.reading import SpoolReader
+
+    directory = os.path.abspath(context.settings.path(context.settings.spool.directory))
+    try:
+        is_empty = os.stat(database(directory)).st_size == 0
+    except FileNotFoundError:
+        return None
+    return None if is_empty else SpoolReader(directory)
+
+
+def describe(customer: Customer, held: Iterable[HeldMail]) -> dict[str, Any]:
+    """What is held, with the keys of the JSON: times are POSIX timestamps, sizes octets, None is no limit or nothing.
+
+    `oldest` is when the oldest message arrived, `expires` when it goes back to its sender.
+    """
+    by_domain = {one.domain: one for one in held}
+    domains = [
+        _row(customer, domain, [by_domain[domain]] if domain in by_domain else []) for domain in customer.domains
+    ]
+    total = _row(customer, None, [by_domain[domain] for domain in customer.domains if domain in by_domain])
+    del total["domain"]
+    return {
+        "name": customer.name,
+        "domains": domains,
+        "held": total,
+        "hold_time": customer.hold_time,
+        "quota": {
+            "max_messages": customer.max_messages,
+            "max_size": customer.max_octets,
+            "messages_left": _left(customer.max_messages, total["messages"]),
+            "octets_left": _left(customer.max_octets, total["octets"]),
+        },
+    }
+
+
+def _customer(context: HasSettings, name: str) -> Customer:
+    configured = context.configured.named(name)
+    if configured is not None:
+        return configured
+    # Not at the top: `mailsuite --help` need not wait for argon2 and SASLprep.
+    from mailsuite.accounts.customers import CustomersFile
+
+    with opened(CustomersFile, context) as directory:
+        return directory.customer(name).customer
+
+
+def _row(customer: Customer, domain: str | None, held: Sequence[HeldMail]) -> dict[str, Any]:
+    oldest = min((one.oldest for one in held), default=None)
+    return {
+        "domain": domain,
+        "messages": sum(one.messages for one in held),
+        "octets": sum(one.octets for one in held),
+        "oldest": oldest,
+        "expires": None if oldest is None else oldest + customer.hold_time,
+    }
+
+
+def _left(limit: int | None, used: int) -> int | None:
+    return None if limit is None else max(limit - used, 0)
+
+
+def _past(spool: ReadsSpool | None, customer: Customer, last: int) -> dict[str, Any]:
+    """The last turns, and apart from them what was lost: it may be much more."""
+
+    def events(kinds: Iterable[EventKind]) -> list[dict[str, Any]]:
+        if spool is None:
+            return []
+        found = [one for kind in kinds for one in spool.history(kind=kind, subject=customer.name, limit=last)]
+        found.sort(key=lambda event: event.time, reverse=True)
+        return [
+            {"time": one.time, "kind": one.kind.value, "queue_id": one.queue_id, **one.detail} for one in found[:last]
+        ]
+
+    return {"turns": events(_TURNS), "losses": events(_LOSSES)}
+
+
+# ----------------------------------------------------------------------------------------------- for people
+
+
+def _print(row: dict[str, Any], now: float) -> None:
+    held = [_held_in_words(one, now) for one in row["domains"]]
+    if len(held) > 1:
+        held.append(_held_in_words({"domain": "in all", **row["held"]}, now))
+    print_rows(held, _HELD_TITLES, as_json=False)
+    click.echo(f"\nQuota: {_quota_in_words(row['quota'])}.")
+    if row["turns"]:
+        click.echo("\nLast turns:\n")
+        print_rows([_turn_in_words(one) for one in row["turns"]], _TURN_TITLES, as_json=False)
+    else:
+        click.echo("No turn is on record.")
+    if row["losses"]:
+        click.echo("\nWarned of, and returned to the sender:\n")
+        print_rows([_loss_in_words(one) for one in row["losses"]], _LOSS_TITLES, as_json=False)
+
+
+def _held_in_words(one: dict[str, Any], now: float) -> dict[str, object]:
+    from mailsuite.delivery.retry import span
+
+    oldest, expires = one["oldest"], one["expires"]
+    left = "" if expires is None else f"in {span(expires - now)}" if expires > now else "now"
+    return {
+        "domain": one["domain"],
+        "messages": one["messages"],
+        "octets": _size(one["octets"]),
+        "oldest": "-" if oldest is None else f"{_clock(oldest)} ({span(max(now - oldest, 0.0))} ago)",
+        "expires": "-" if expires is None else f"{_clock(expires)} ({left})",
+    }
+
+
+def _quota_in_words(quota: dict[str, Any]) -> str:
+    parts = []
+    if quota["max_messages"] is not None:
+        parts.append(f"{quota['messages_left']} of {quota['max_messages']} messages left")
+    if quota["max_size"] is not None:
+        parts.append(f"{_size(quota['octets_left'])} of {_size(quota['max_size'])} left")
+    return ", ".join(parts) or "none"
+
+
+def _turn_in_words(one: dict[str, Any]) -> dict[str, object]:
+    """A turn; or an ETRN, which is two events: what was asked for, and what was sent on another connection."""
+    octets, seconds = one.get("octets"), one.get("seconds")
+    end = one.get("text")
+    if end is None:
+        end = f"asked for {one.get('node', '-')}"
+    elif one.get("complete") is False:
+        end = f"broke off: {end}"
+    left = [f"{one[key]} {key}" for key in ("deferred", "failed") if one.get(key)]
+    return {
+        "time": _clock(one["time"]),
+        "kind": "ATRN" if one["kind"] == EventKind.TURN else "ETRN",
+        "peer": one.get("address") or "-",
+        "messages": one.get("messages", "-"),
+        "octets": "-" if octets is None else _size(octets),
+        "seconds": "-" if seconds is None else f"{seconds:.1f} s",
+        "text": "; ".join([str(end), *left]),
+    }
+
+
+def _loss_in_words(one: dict[str, Any]) -> dict[str, object]:
+    is_warning = one["kind"] == EventKind.WARNED
+    text = "the contact was warned" if is_warning else f"{one['queue_id']}: {one.get('text', 'its time was over')}"
+    return {
+        "time": _clock(one["time"]),
+        "kind": "warned" if is_warning else "returned",
+        "messages": one.get("messages", 1),
+        "text": text,
+    }
+
+
+def _clock(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
+
+
+def _size(octets: int) -> str:
+    from rich.filesize import decimal
+
+    return decimal(octets)

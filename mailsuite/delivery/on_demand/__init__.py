@@ -1,0 +1,1 @@
+"""On-demand mail relay at the provider's: turns, ETRN, how long mail is held, and which of it is taken in."""

@@ -1,0 +1,101 @@
+"""A door for each listener: what it offers in plaintext and under TLS, whom it asks, whom it trusts.
+
+The one place where the settings of a listener become a `Door`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from ipaddress import IPv4Network, IPv6Network
+from typing import Final
+
+from mailsuite.accounts.names import login_key, written
+from mailsuite.config import Listen, Settings
+from mailsuite.service.parts import Parts
+from mailsuite.service.state import State
+from mailsuite.session.inbound import Door
+from mailsuite.wire import sasl
+from mailsuite.wire.smtp.content import LineEndRule
+from mailsuite.wire.smtp.offer import Offer
+
+_LOOPBACK: Final = (IPv4Network("127.0.0.0/8"), IPv6Network("::1/128"))
+# Without TLS nothing is offered that shows the password (RFC 4954 section 4).
+_IN_PLAINTEXT: Final = (b"SCRAM-SHA-256", b"CRAM-MD5")
+_UNDER_TLS: Final = (*_IN_PLAINTEXT, b"PLAIN", b"LOGIN")
+
+
+def make_door(listen: Listen, parts: Parts, state: State) -> Door:
+    """What a connection to this listener finds."""
+    settings = parts.settings
+    plain, secure = offers(settings, listen)
+    return Door(
+        settings.hostname,
+        plain,
+        secure,
+        parts.router,
+        parts.spool,
+        parts.seconds,
+        authenticator=parts.authenticator if _has_auth(listen) else None,
+        sasl=_sasl(settings, parts.seconds, state.decoy_key),
+        tls=(lambda: state.tls) if plain.starttls else None,
+        submission=listen.service == "submission",
+        trusted=(*listen.trusted, *(_LOOPBACK if settings.receive.trust_loopback else ())),
+        max_recipients=settings.limits.recipients,
+        log=parts.log_lines,
+        on_demand=parts.on_demand,
+        turn_allowed=settings.on_demand.turn,
+    )
+
+
+def offers(settings: Settings, listen: Listen) -> tuple[Offer, Offer]:
+    """What is offered in plaintext, and what under TLS."""
+    submission = listen.service == "submission"
+    odmr = listen.service == "odmr"
+    has_auth = _has_auth(listen)
+    plain = Offer(
+        settings.hostname,
+        odmr=odmr,
+        atrn=odmr,
+        turn=odmr and settings.on_demand.turn,
+        etrn=listen.service == "smtp" and settings.on_demand.etrn != "none",
+        lmtp=listen.service == "lmtp",
+        max_size=settings.limits.message_size or None,
+        starttls=listen.tls == "starttls",
+        mechanisms=_IN_PLAINTEXT if has_auth and not submission else (),
+        require_tls=submission,
+        require_auth=submission,
+        line_ends=LineEndRule(settings.receive.line_ends),
+        max_errors=settings.limits.errors,
+    )
+    external = (b"EXTERNAL",) if settings.tls.client_ca is not None else ()
+    mechanisms = (*_UNDER_TLS, *external) if has_auth else ()
+    atrn = odmr or (submission and listen.atrn)
+    return plain, replace(
+        plain,
+        starttls=False,
+        require_tls=False,
+        mechanisms=mechanisms,
+        atrn=atrn,
+        turn=atrn and settings.on_demand.turn,
+    )
+
+
+def _has_auth(listen: Listen) -> bool:
+    # RFC 2645 section 5.1: AUTH is there, whatever else is.
+    return listen.service == "odmr" or (listen.service == "submission" if listen.auth is None else listen.auth)
+
+
+def _sasl(settings: Settings, seconds: Callable[[], float], decoy_key: bytes) -> sasl.ServerParameters:
+    default_domain = settings.accounts.default_domain
+
+    def canonical(name: str) -> str:
+        key = login_key(name, default_domain)
+        return name.casefold() if key is None else written(key)
+
+    return sasl.ServerParameters(
+        hostname=settings.hostname.encode("ascii", "replace"),
+        clock=seconds,
+        decoy_key=decoy_key,
+        canonical=canonical,
+    )

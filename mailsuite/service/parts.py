@@ -1,0 +1,137 @@
+"""The parts of the server that are built once, from the settings alone. Nothing runs yet, nothing is on the disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import SystemRandom
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThreadPool
+
+from mailsuite.accounts.customer_snapshot import Customers
+from mailsuite.accounts.portal import make_authenticator
+from mailsuite.accounts.reader import DirectoryReader
+from mailsuite.accounts.snapshot import Directory
+from mailsuite.config import Settings
+from mailsuite.delivery.next_hops import NextHops
+from mailsuite.delivery.on_demand.admission import Admission
+from mailsuite.delivery.on_demand.holding import Holding
+from mailsuite.delivery.on_demand.hops import HeldHops
+from mailsuite.delivery.on_demand.provider import OnDemand
+from mailsuite.delivery.on_demand.quota import Quota
+from mailsuite.delivery.on_demand.recipients import Callouts, Commands, Recipients
+from mailsuite.delivery.router import Router
+from mailsuite.delivery.scheduler import Scheduler, SchedulerSettings
+from mailsuite.interfaces import INextHops
+from mailsuite.mail.address import parse_mailbox
+from mailsuite.net.dialer import Dialer
+from mailsuite.net.limits import ConnectionLimits
+from mailsuite.net.resolver import Resolver, system_resolver
+from mailsuite.net.timeouts import Timeouts
+from mailsuite.net.tls import ClientTLS
+from mailsuite.service.agents import AgentParts, make_local_agent, make_relay_agent
+from mailsuite.service.on_demand import configured_customers, on_demand_settings
+from mailsuite.service.routes import make_retry, make_routes, name_servers, optional_path, own_literals
+from mailsuite.session.loglines import LogLines
+from mailsuite.spool.sqlite import SqliteSpool
+
+
+class Parts:
+    """Each part by its name. Raises `StartError`, `TLSSettingsError` for what is wrong with the settings."""
+
+    def __init__(self, settings: Settings, reactor: Any) -> None:
+        self.settings = settings
+        self.reactor = reactor
+        self.seconds: Callable[[], float] = reactor.seconds
+        chance = SystemRandom()
+
+        # The network.
+        self.log_lines = LogLines(reactor)
+        self.limits = ConnectionLimits(settings.limits.connections, settings.limits.connections_per_address)
+        self.timeouts = Timeouts(command=settings.limits.command_time, data_block=settings.limits.content_time)
+        self.resolver = Resolver(system_resolver(reactor, name_servers(settings)), reactor, chance)
+        self.dialer = Dialer(reactor, timeouts=self.timeouts, resolver=self.resolver)
+        self.client_tls = ClientTLS(optional_path(settings, settings.relay.ca_file))
+
+        # The accounts.
+        reader = DirectoryReader(settings.path(settings.accounts.file))
+        postmaster = settings.accounts.postmaster
+        self.directory = Directory(
+            reader,
+            reactor,
+            self.in_thread,
+            delimiter=settings.accounts.subaddress_delimiter,
+            postmaster=None if postmaster is None else parse_mailbox(postmaster),
+        )
+        customers = configured_customers(settings)
+        self.customers = Customers(
+            reader,
+            reactor,
+            self.in_thread,
+            customers,
+            default_domain=settings.accounts.default_domain,
+            delimiter=settings.accounts.subaddress_delimiter,
+        )
+        self.authenticator = make_authenticator(
+            reader, reactor, self.in_thread, default_domain=settings.accounts.default_domain, customers=customers
+        )
+
+        # The queue, and what becomes of it.
+        self.spool = SqliteSpool(
+            settings.path(settings.spool.directory),
+            reactor,
+            spill=settings.spool.large,
+            reserve=settings.spool.reserve,
+            history_time=settings.on_demand.history_time,
+            partials_time=settings.on_demand.checkpoint_time,
+        )
+        routes = make_routes(settings)
+        next_hops = HeldHops(self.customers, NextHops(routes, self.resolver, [settings.hostname]))
+        self.router = Router(
+            self.directory,
+            routes,
+            local_agent=settings.local.agent,
+            literals=own_literals(settings),
+            held=self._admission(next_hops),
+        )
+        lent = AgentParts(settings, reactor, self.in_thread)
+        relay = make_relay_agent(settings, lent, next_hops, self.resolver, self.dialer, self.client_tls)
+        self.scheduler = Scheduler(
+            self.spool,
+            [make_local_agent(settings, lent), relay],
+            self.router,
+            reactor,
+            hostname=settings.hostname,
+            chance=chance.random,
+            settings=SchedulerSettings(retry=make_retry(settings), grace=settings.stop_time),
+        )
+
+        # What is held for customers.
+        self.on_demand = OnDemand(
+            self.customers,
+            self.router,
+            self.spool,
+            self.scheduler.settlements,
+            reactor,
+            relay=relay,
+            hurry=self.scheduler.hurry,
+            settings=on_demand_settings(settings),
+        )
+        self.holding = Holding(
+            self.customers,
+            self.router,
+            self.spool,
+            self.scheduler.settlements,
+            reactor,
+            hostname=settings.hostname,
+        )
+
+    def _admission(self, next_hops: INextHops) -> Admission:
+        callouts = Callouts(next_hops, self.dialer, self.reactor, self.settings.hostname)
+        recipients = Recipients(self.customers, Commands(self.in_thread), callouts)
+        return Admission(self.customers, Quota(self.spool, self.reactor), recipients)
+
+    def in_thread(self, function: Callable[..., Any], *args: Any) -> Deferred[Any]:
+        """Run blocking work in the reactor's thread pool."""
+        return deferToThreadPool(self.reactor, self.reactor.getThreadPool(), function, *args)

@@ -1,0 +1,146 @@
+"""A server's answers to the commands by which a message comes in: MAIL, RCPT, DATA, BDAT and the content.
+
+Content wants no answer while it comes; what goes wrong with it is told at its end. LMTP answers once for each recipient
+(RFC 2033 section 4.2); here as there the answer says that the message is in the queue, on stable storage.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from twisted.logger import Logger
+
+from mailsuite.interfaces import Refused
+from mailsuite.mail import replies
+from mailsuite.mail.envelope import Body, Envelope
+from mailsuite.mail.reply import Reply
+from mailsuite.mail.trace import received_line, with_protocol
+from mailsuite.session.reception import Amendments, Reception
+from mailsuite.session.visit import ENDINGS, Visit
+from mailsuite.wire.smtp.commands import Content, ContentEnd, Data, Ehlo, Mail, Rcpt
+
+_log = Logger()
+
+
+async def mail(visit: Visit, command: Mail) -> Reply:
+    """MAIL opens a transaction."""
+    identity, door = visit.identity, visit.door
+    sender = command.reverse_path
+    # RFC 6409 section 6.1. On other doors it is mail servers that log in, and what they relay has any sender.
+    if door.submission and identity is not None and sender is not None and not identity.may_send_as(sender):
+        raise Refused(replies.NOT_YOUR_ADDRESS)
+    envelope = Envelope(
+        sender,
+        command.body or Body.SEVEN_BIT,
+        command.smtputf8,
+        None if identity is None else identity.name,
+    )
+    amendments = Amendments(door.hostname, door.now) if door.submission else None
+    visit.reception = Reception(envelope, amendments)
+    return replies.SENDER_OK
+
+
+async def rcpt(visit: Visit, command: Rcpt) -> Reply:
+    """RCPT asks the router for a route or a refusal."""
+    reception, door = visit.reception, visit.door
+    assert reception is not None
+    if reception.recipients >= door.max_recipients:
+        raise Refused(replies.TOO_MANY_RECIPIENTS)
+    if not door.serves(command.address):
+        raise Refused(replies.RELAYING_DENIED)
+    # Whoever has asked for the mail of a domain wants it, and may want it at another host of his.
+    trusted = visit.trusted or door.domains is not None
+    targets = await door.router.resolve(command.address, visit.identity, trusted=trusted)
+    reception.accept(command.address, targets)
+    return replies.RECIPIENT_OK
+
+
+async def data(visit: Visit, _command: Data) -> Reply:
+    """DATA: the content may come."""
+    _begin(visit)
+    return replies.START_CONTENT
+
+
+def begin_chunk(visit: Visit) -> None:
+    """BDAT wants no answer: what goes wrong is told at the end of the chunk."""
+    reception = visit.reception
+    assert reception is not None
+    if reception.begun:
+        return
+    try:
+        _begin(visit)
+    except Refused as refused:
+        reception.fail(refused.reply)
+    except Exception:  # noqa: BLE001 - whatever went wrong: a temporary answer loses nothing
+        _log.failure("no draft can be begun")
+        reception.fail(replies.LOCAL_ERROR)
+
+
+def _begin(visit: Visit) -> None:
+    assert visit.reception is not None
+    visit.reception.begin(visit.door.spool, partial(_trace, visit))
+
+
+async def content(visit: Visit, event: Content) -> None:
+    """Some of the content."""
+    reception = visit.reception
+    assert reception is not None
+    try:
+        await reception.write(event.data)
+    except ENDINGS:
+        raise
+    except Exception:  # noqa: BLE001 - as in `begin_chunk`
+        _log.failure("{event} from {host} failed", event=type(event).__name__, host=visit.conversation.peer.host)
+        reception.fail(replies.LOCAL_ERROR)
+
+
+async def content_end(visit: Visit, event: ContentEnd) -> Reply:
+    """The end of the content: 250 when the message is on stable storage."""
+    reception = visit.reception
+    assert reception is not None
+    fault = event.fault or reception.fault
+    if fault is not None:
+        visit.forget()
+        return fault
+    if not event.last:
+        return replies.CHUNK_OK
+    queue_id = reception.queue_id
+    try:
+        size = await reception.commit()
+    finally:
+        visit.forget()
+    envelope = reception.envelope
+    who = f" as {envelope.submitter}" if envelope.submitter else ""
+    count = len(reception.targets)
+    visit.door.log(
+        f"{queue_id}: from=<{envelope.reverse_path or ''}> of {visit.peer_name}{who} "
+        f"for {count} recipient{'' if count == 1 else 's'}, {size} octets: queued"
+    )
+    return replies.QUEUED.saying(f"Queued as {queue_id}")
+
+
+def _trace(visit: Visit, queue_id: str) -> bytes:
+    """Our Received line (RFC 5321 section 4.4)."""
+    conversation, reception, hello, door = visit.conversation, visit.reception, visit.hello, visit.door
+    assert reception is not None
+    assert hello is not None
+    smtputf8 = reception.envelope.smtputf8
+    protocol = with_protocol(
+        lmtp=door.offer.lmtp,
+        extended=type(hello) is Ehlo,
+        tls=conversation.tls is not None,
+        authenticated=visit.identity is not None,
+        smtputf8=smtputf8,
+    )
+    return received_line(
+        helo=hello.domain,
+        peer=conversation.peer,
+        peer_name=door.peer_name,
+        hostname=door.hostname,
+        protocol=protocol,
+        queue_id=queue_id,
+        now=door.now(),
+        recipient=reception.only_recipient,
+        tls=conversation.tls,
+        smtputf8=smtputf8,
+    )

@@ -1,0 +1,116 @@
+"""The database in a process of its own: the near end, which the writer's thread uses.
+
+Each statement of SQLite's gives the interpreter's lock away, and has to win it back from a busy reactor, which then
+waits for its own turn: that costs both more than the work does. Here a group costs the thread one write and one read.
+
+The process holds the spool's lock as long as it lives: when this process is killed, the next one waits until what it
+had been given is done. When the process itself is lost, what it had been given may be done or not, and nothing more
+can be: every operation fails from then on, and `lost` is told, so that the server ends and is started anew. Nothing
+that was acknowledged is lost by that.
+"""
+
+from __future__ import annotations
+
+import pickle
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any, Final
+
+from twisted.logger import Logger, LogLevel
+
+from mailsuite.interfaces import SpoolError
+from mailsuite.spool.errors import CommitFailed
+from mailsuite.spool.frames import READY, receive, send
+from mailsuite.spool.transactions import Operation
+
+_MODULE: Final = "mailsuite.spool.worker"
+_BUFFER: Final = 1024 * 1024  # octets; a whole group in one write where the system allows
+_PATIENCE: Final = 30.0  # seconds that it has to end when it was told to
+
+
+class ProcessLost(SpoolError):
+    """The process has ended although nobody had asked it to."""
+
+
+class ProcessTransactions:
+    """Has groups run by a child. Starting it blocks; raises `SpoolError`.
+
+    The child inherits the descriptor `lock`. `lost` is called once, in the writer's thread, when the child is gone.
+    """
+
+    _log = Logger()
+
+    def __init__(self, path: str, lock: int, lost: Callable[[SpoolError], None]) -> None:
+        self._path = path
+        self._lost = lost
+        self._gone: SpoolError | None = None
+        self.count = 0
+        self._socket, far = socket.socketpair()
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)
+        with far:
+            try:
+                self._process = subprocess.Popen(  # noqa: S603 - ourselves
+                    [sys.executable, "-P", "-m", _MODULE, path],
+                    stdin=far.fileno(),
+                    stdout=subprocess.DEVNULL,
+                    pass_fds=(lock,),
+                )
+            except OSError as error:
+                self._socket.close()
+                raise SpoolError(f"The spool's writer cannot be started: {error}") from error
+        greeting = self._receive()
+        if greeting != READY:
+            self.close()
+            raise SpoolError(f"The spool's writer does not begin: {greeting or 'it has ended'}")
+
+    def run(self, group: Sequence[Operation]) -> None:
+        """Run a group, and set `result` or `error` of each. Raises nothing."""
+        if self._gone is not None:
+            for operation in group:
+                operation.error = self._gone
+            return
+        try:
+            send(self._socket, pickle.dumps(group, pickle.HIGHEST_PROTOCOL))
+            answer = self._receive()
+        except Exception as error:  # noqa: BLE001 - a defect concerns this group alone, unless it went half through
+            self._break_off(group, error)
+            return
+        if answer is None:
+            self._break_off(group, None)
+            return
+        self.count, answers, lines = answer
+        for level, line in lines:
+            self._log.emit(LogLevel.levelWithName(level), "{line}", line=line)
+        for operation, (failed, result, effects) in zip(group, answers, strict=True):
+            operation.error, operation.result = failed, result
+            if effects is not None:
+                operation.take(effects)
+
+    def close(self) -> None:
+        """Let the child close the database and end."""
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_WR)
+        try:
+            self._process.wait(_PATIENCE)
+        except subprocess.TimeoutExpired:
+            self._log.error("{path}: the spool's writer does not end; it is killed", path=self._path)
+            self._process.kill()
+            self._process.wait()
+        self._socket.close()
+
+    def _receive(self) -> Any:  # noqa: ANN401 - whatever was pickled
+        """The child's next answer, or None when it has ended."""
+        octets = receive(self._socket)
+        return None if octets is None else pickle.loads(octets)  # noqa: S301 - from our own other half
+
+    def _break_off(self, group: Sequence[Operation], error: Exception | None) -> None:
+        why = "has ended" if error is None else f"cannot be used ({error!r})"
+        self._gone = ProcessLost(f"The spool's writer for {self._path} {why}; start the server again")
+        for operation in group:
+            operation.error = CommitFailed(str(self._gone))
+        with suppress(OSError):
+            self._process.kill()  # half of what it is given next would be nonsense
+        self._lost(self._gone)

@@ -1,0 +1,295 @@
+"""The control socket: what commands hear of the running server, and what they are told where there is none."""
+
+import errno
+import os
+import socket
+import stat
+
+import pytest
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectError
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import deferLater
+from twisted.logger import formatEvent, globalLogPublisher
+from twisted.python.failure import Failure
+
+from mailsuite import __version__
+from mailsuite.admin.control import Control, ControlClient, ControlError, NotRunning, connect
+from mailsuite.delivery.puller import UnknownPull
+from mailsuite.session.pulling import PullEnd, PullProgress, PullResult, PullStage
+
+MAIL = PullEnd(PullStage.RECEIVING, PullResult.MAIL, "all the mail has come", None, 2, 640, 1, (), 1.5)
+NO_MAIL = PullEnd(PullStage.ASKING, PullResult.NO_MAIL, "there is no mail")
+
+
+class FakePulls:
+    """Pulls that end when they are told to, or at once."""
+
+    def __init__(self, **ends):
+        self.ends = ends
+        self.asked = []
+        self.cancelled = []
+
+    @property
+    def names(self):
+        return list(self.ends)
+
+    async def pull(self, name, *, dry_run=False, progress=None):
+        self.asked.append((name, dry_run))
+        if progress is not None:
+            progress(PullProgress(PullStage.CONNECTING))
+            progress(PullProgress(PullStage.RECEIVING, 1, 100))
+            progress(PullProgress(PullStage.RECEIVING, 2, 200))  # too soon to be told
+        end = self.ends[name]
+        try:
+            return await end if isinstance(end, Deferred) else end
+        except BaseException:
+            self.cancelled.append(name)
+            raise
+
+
+@pytest.fixture
+def logged():
+    events = []
+    globalLogPublisher.addObserver(events.append)
+    yield lambda: [formatEvent(event) for event in events if "control" in event.get("log_namespace", "")]
+    globalLogPublisher.removeObserver(events.append)
+
+
+class Told(list):
+    """What a command has heard."""
+
+    def client(self):
+        return ControlClient(
+            progress=lambda name, progress: self.append((name, progress)),
+            ended=lambda name, end: self.append((name, end)),
+        )
+
+
+@pytest.fixture
+def serving(reactor, run, tmp_path):
+    """Start the server's end over a directory, and talk to it."""
+    started = []
+
+    def serve(pulls, directory=tmp_path):
+        control = Control(directory, pulls, reactor)
+        control.startService()
+        started.append(control)
+        return control
+
+    yield serve
+    for control in started:
+        if control.running:
+            run(control.stopService())
+
+
+def talk(reactor, run, directory, what, told=None):
+    """Connect, do something, leave; the connection has ended when this returns."""
+    client = (told if told is not None else Told()).client()
+    lost = Deferred()
+    tell = client.connectionLost
+
+    def tell_us_too(reason):
+        tell(reason)
+        lost.callback(None)
+
+    client.connectionLost = tell_us_too
+
+    async def go():
+        await connect(reactor, directory, client)
+        try:
+            return await what(client)
+        finally:
+            await client.leave()
+            await lost
+            await deferLater(reactor, 0.01)
+
+    return run(go())
+
+
+def test_the_server_says_who_it_is(reactor, run, tmp_path, serving):
+    serving(FakePulls())
+    assert talk(reactor, run, tmp_path, ControlClient.ping) == (__version__, os.getpid())
+
+
+def test_pulls_are_told_while_they_go_on_and_when_they_have_ended(reactor, run, tmp_path, serving):
+    pulls = FakePulls(isp=MAIL, other=NO_MAIL)
+    serving(pulls)
+    told = Told()
+    talk(reactor, run, tmp_path, lambda client: client.pull(["isp"], dry_run=True), told)
+    assert pulls.asked == [("isp", True)]
+    assert told == [
+        ("isp", PullProgress(PullStage.CONNECTING)),
+        ("isp", PullProgress(PullStage.RECEIVING, 1, 100)),
+        ("isp", MAIL),
+    ]
+    told.clear()
+    talk(reactor, run, tmp_path, lambda client: client.pull([]), told)
+    assert [name for name, end in told if isinstance(end, PullEnd)] == ["isp", "other"]
+
+
+def test_a_long_text_is_cut_and_any_text_can_be_told(reactor, run, tmp_path, serving):
+    serving(FakePulls(jörg=PullEnd(PullStage.ASKING, PullResult.DENIED, "ü" * 70_000)))
+    told = Told()
+    talk(reactor, run, tmp_path, lambda client: client.pull(["jörg"]), told)
+    assert told[-1] == ("jörg", PullEnd(PullStage.ASKING, PullResult.DENIED, "ü" * 2000))
+
+
+def test_a_pull_that_does_not_exist_is_told(reactor, run, tmp_path, serving):
+    pulls = FakePulls(isp=MAIL)
+    serving(pulls)
+    with pytest.raises(UnknownPull, match="has no pull 'what'; those it has: isp; restart it"):
+        talk(reactor, run, tmp_path, lambda client: client.pull(["isp", "what"]))
+    assert pulls.asked == []
+
+
+def test_the_network_is_up_waits_for_nothing(reactor, run, tmp_path, serving):
+    slow = Deferred()
+    pulls = FakePulls(isp=slow, other=MAIL)
+    serving(pulls)
+    assert talk(reactor, run, tmp_path, ControlClient.network_up) == ["isp", "other"]
+    assert pulls.asked == [("isp", False), ("other", False)]
+    assert pulls.cancelled == []
+    slow.callback(MAIL)
+
+
+def test_a_command_that_leaves_ends_its_waits(reactor, run, tmp_path, serving):
+    pulls = FakePulls(isp=Deferred(), other=Deferred())
+    serving(pulls)
+
+    async def leave_early(client):
+        waiting = Deferred.fromCoroutine(client.pull([]))
+        waiting.addErrback(lambda failure: failure.trap(ControlError) and None)
+        while len(pulls.asked) < 2:
+            await deferLater(reactor, 0.01)
+
+    talk(reactor, run, tmp_path, leave_early)
+    assert pulls.cancelled == ["isp", "other"]
+
+
+def test_a_server_that_stops_ends_the_connection_and_takes_its_socket_away(reactor, run, tmp_path, serving):
+    pulls = FakePulls(isp=Deferred())
+    control = serving(pulls)
+
+    async def stop(client):
+        waiting = Deferred.fromCoroutine(client.pull(["isp"]))
+        while not pulls.asked:
+            await deferLater(reactor, 0.01)
+        await control.stopService()
+        await waiting
+
+    with pytest.raises(ControlError, match="the server has ended the connection"):
+        talk(reactor, run, tmp_path, stop)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_defect_of_the_server_is_a_sentence(reactor, run, tmp_path, serving):
+    serving(FakePulls(isp="no end at all"))
+    with pytest.raises(ControlError, match="see its log"):
+        talk(reactor, run, tmp_path, lambda client: client.pull([]))
+
+
+# ------------------------------------------------------------------------------------------- the socket
+
+
+def test_the_socket_is_its_owners_alone(tmp_path, serving):
+    before = os.umask(0)
+    try:
+        serving(FakePulls())
+        mode = (tmp_path / "control.sock").stat().st_mode
+        assert stat.S_ISSOCK(mode)
+        assert stat.S_IMODE(mode) == 0o600
+    finally:
+        os.umask(before)
+
+
+def leave_a_socket(path):
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(path))
+
+
+def test_a_socket_that_a_dead_process_has_left_is_replaced(reactor, run, tmp_path, serving, logged):
+    leave_a_socket(tmp_path / "control.sock")
+    serving(FakePulls())
+    assert talk(reactor, run, tmp_path, ControlClient.ping)[1] == os.getpid()
+    assert logged() == []
+
+
+def test_what_is_no_socket_is_left_alone(tmp_path, serving, logged):
+    file = tmp_path / "control.sock"
+    file.write_text("precious")
+    serving(FakePulls())
+    assert file.read_text() == "precious"
+    assert logged() == [f"{file}: it is no socket, and stands where the control socket should be; take it away"]
+
+
+def test_a_socket_that_is_answered_at_is_left_alone(reactor, run, tmp_path, serving, logged):
+    first = serving(FakePulls())
+    second = serving(FakePulls())
+    assert "another server answers there" in logged()[0]
+    run(second.stopService())
+    assert talk(reactor, run, tmp_path, ControlClient.ping)[1] == os.getpid()
+    run(first.stopService())
+
+
+def test_a_socket_that_cannot_be_made_is_a_sentence_in_the_log(tmp_path, serving, logged):
+    serving(FakePulls(), tmp_path / "missing")
+    [line] = logged()
+    assert "the control socket cannot be made" in line
+    assert "No such file or directory" in line
+
+
+def test_a_socket_that_somebody_has_removed_does_not_hinder_the_stop(run, tmp_path, serving, logged):
+    control = serving(FakePulls())
+    (tmp_path / "control.sock").unlink()
+    run(control.stopService())
+    assert logged() == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_path_may_be_longer_than_a_socket_can_have(reactor, run, tmp_path, serving, logged):
+    deep = tmp_path / ("d" * 100) / ("e" * 100)
+    deep.mkdir(parents=True)
+    control = serving(FakePulls(), deep)
+    assert logged() == []
+    assert talk(reactor, run, deep, ControlClient.ping)[1] == os.getpid()
+    run(control.stopService())
+    assert list(deep.iterdir()) == []
+
+
+@pytest.mark.parametrize("there", ["nothing", "a dead socket", "no directory"])
+def test_without_a_server_a_sentence_says_so(reactor, run, tmp_path, there):
+    directory = tmp_path / "data"
+    if there != "no directory":
+        directory.mkdir()
+    if there == "a dead socket":
+        leave_a_socket(directory / "control.sock")
+    with pytest.raises(NotRunning, match=f"no server is running over {directory}; start it"):
+        run(connect(reactor, directory, Told().client()))
+
+
+def test_a_socket_of_somebody_else_is_told(run, tmp_path):
+    class Forbidding:
+        """A reactor whose sockets may not be connected to."""
+
+        def connectUNIX(self, address, factory, timeout=30, checkPID=0):
+            connector = type("Connector", (), {"stopConnecting": lambda _self: None})()
+            factory.clientConnectionFailed(connector, Failure(ConnectError(errno.EACCES, "Permission denied")))
+
+    with pytest.raises(ControlError, match="it is not for you; run the command as the user who serves"):
+        run(connect(Forbidding(), tmp_path, Told().client()))
+
+
+def test_a_server_that_hangs_up_is_told(reactor, run, tmp_path):
+    class Silent(Protocol):
+        def connectionMade(self):
+            self.transport.loseConnection()
+
+    factory = Factory.forProtocol(Silent)
+    factory.noisy = False
+    port = reactor.listenUNIX(str(tmp_path / "control.sock"), factory)
+    try:
+        with pytest.raises(ControlError):
+            talk(reactor, run, tmp_path, ControlClient.ping)
+    finally:
+        run(port.stopListening())

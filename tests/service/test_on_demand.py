@@ -1,0 +1,94 @@
+"""What the settings of on-demand mail relay become: customers, and what each listener offers."""
+
+from pathlib import Path
+
+import pytest
+
+from mailsuite.config import Settings
+from mailsuite.mail.customer import RecipientRule
+from mailsuite.service import StartError, preflight
+from mailsuite.service.doors import offers
+from mailsuite.service.on_demand import configured_customers, on_demand_settings
+
+SHIP = {"name": "ship", "domains": ["ship.example"], "password": "open sesame"}
+
+
+def settings_of(directory: Path, *customers, on_demand=None, **listen) -> Settings:
+    table = {
+        "hostname": "mail.example",
+        "listen": [{"endpoint": "tcp:0", **listen}],
+        "customer": list(customers),
+        "on_demand": on_demand or {},
+    }
+    return Settings.parse(table, "m.toml", directory)
+
+
+def offered(directory: Path, on_demand=None, **listen):
+    settings = settings_of(directory, on_demand=on_demand, **listen)
+    return offers(settings, settings.listen[0])
+
+
+def test_on_demand_mail_relay_takes_logins_before_tls_that_show_no_password(tmp_path) -> None:
+    plain, secure = offered(tmp_path, service="odmr")
+    assert (plain.odmr, plain.atrn, plain.turn, plain.etrn, plain.starttls) == (True, True, False, False, True)
+    assert plain.mechanisms == (b"SCRAM-SHA-256", b"CRAM-MD5")
+    assert (secure.odmr, secure.atrn, secure.starttls) == (True, True, False)
+    assert b"PLAIN" in secure.mechanisms
+
+
+def test_login_is_there_whatever_else_is(tmp_path) -> None:
+    plain, _ = offered(tmp_path, service="odmr", tls="none", auth=False)
+    assert b"CRAM-MD5" in plain.mechanisms
+
+
+@pytest.mark.parametrize(("atrn", "offer"), [(False, (False, False)), (True, (False, True))])
+def test_submission_offers_it_under_tls_where_that_is_wanted(tmp_path, atrn, offer) -> None:
+    plain, secure = offered(tmp_path, service="submission", atrn=atrn)
+    assert (plain.atrn, secure.atrn) == offer
+    assert (plain.odmr, secure.odmr, secure.etrn) == (False, False, False)
+
+
+@pytest.mark.parametrize(("service", "turn"), [("odmr", True), ("submission", True), ("smtp", False)])
+def test_turn_is_there_where_it_is_wanted(tmp_path, service, turn) -> None:
+    _, secure = offered(tmp_path, {"turn": True}, service=service, atrn=True)
+    assert secure.turn is turn
+
+
+@pytest.mark.parametrize(
+    ("service", "etrn", "there"),
+    [("smtp", "customers", True), ("smtp", "none", False), ("lmtp", "any", False), ("submission", "any", False)],
+)
+def test_where_etrn_is(tmp_path, service, etrn, there) -> None:
+    plain, secure = offered(tmp_path, {"etrn": etrn}, service=service)
+    assert (plain.etrn, secure.etrn) == (there, there)
+
+
+def test_who_may_ask_by_etrn_and_how_long_a_turn_is(tmp_path) -> None:
+    table = {"etrn": "any", "etrn_networks": ["192.0.2.0/24"], "etrn_interval": "5m", "turn_messages": 7}
+    made = on_demand_settings(settings_of(tmp_path, on_demand=table))
+    assert (made.etrn.who, str(made.etrn.networks[0]), made.etrn.interval) == ("any", "192.0.2.0/24", 300.0)
+    assert made.turn_messages == 7
+
+
+def test_customers_with_their_passwords_and_lists(tmp_path) -> None:
+    data = tmp_path / "mailsuite-data"
+    data.mkdir()
+    (data / "secret").write_text("from a file\nand more\n")
+    farm = {"name": "farm", "domains": ["farm.example"], "password_file": "secret"}
+    listed = {"recipients": "list", "recipients_file": "users"}
+    ship, other = configured_customers(settings_of(tmp_path, {**SHIP, **listed}, farm))
+    assert (ship.password, ship.recipients_file) == ("open sesame", data / "users")
+    assert ship.customer.recipients is RecipientRule.LIST
+    assert other.password == "from a file"
+
+
+@pytest.mark.parametrize(
+    ("table", "reason"),
+    [
+        ({"name": "farm", "domains": ["farm.example"], "password_file": "nowhere"}, "customer farm: password_file"),
+        ({**SHIP, "recipients": "list"}, "recipients_file"),
+    ],
+)
+def test_what_is_wrong_with_a_customer_is_told_before_the_start(tmp_path, table, reason) -> None:
+    with pytest.raises(StartError, match=reason):
+        preflight(settings_of(tmp_path, table))
