@@ -11,8 +11,10 @@ import click
 
 from mailsuite import __version__
 from mailsuite.admin.accounts import alias, domain, user
+from mailsuite.admin.customer_show import show_customer
 from mailsuite.admin.customers import customer
 from mailsuite.admin.demo import demo
+from mailsuite.admin.doctor.command import doctor
 from mailsuite.admin.etrn import etrn
 from mailsuite.admin.pull import network_up, pull
 from mailsuite.config import Settings, SettingsError
@@ -111,8 +113,9 @@ def check(context: Context, file: Path | None) -> None:
         )
 
 
-for _command in (demo, domain, user, alias, customer, pull, network_up, etrn):
+for _command in (demo, domain, user, alias, customer, pull, network_up, etrn, doctor):
     root.add_command(_command)
+customer.add_command(show_customer)
 
 
 def main() -> None:

@@ -7,7 +7,6 @@ holds nothing; one that cannot be read is told.
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, Protocol
@@ -17,6 +16,7 @@ import click
 from mailsuite.admin.asking import opened
 from mailsuite.admin.customers import HasSettings
 from mailsuite.admin.output import json_option, print_rows
+from mailsuite.admin.reading import open_spool
 from mailsuite.mail.customer import Customer
 from mailsuite.mail.history import Event, EventKind
 from mailsuite.mail.queue import HeldMail
@@ -73,27 +73,14 @@ def show_customer(context: HasSettings, name: str, *, last: int, as_json: bool) 
 
     customer = _customer(context, name)
     try:
-        spool = open_spool(context)
+        spool = open_spool(context.settings)
         row = describe(customer, () if spool is None else spool.held()) | _past(spool, customer, last)
-    except (SpoolError, OSError) as error:
+    except SpoolError as error:
         raise click.ClickException(str(error)) from None
     if as_json:
         click.echo(json.dumps(row, indent=2))
     else:
         _print(row, time.time())
-
-
-def open_spool(context: HasSettings) -> ReadsSpool | None:
-    """The queue for reading; None where no server has made one yet. Raises `OSError`."""
-    from mailsuite.spool.opening import database
-    from mailsuite.spool.reading import SpoolReader
-
-    directory = os.path.abspath(context.settings.path(context.settings.spool.directory))
-    try:
-        is_empty = os.stat(database(directory)).st_size == 0
-    except FileNotFoundError:
-        return None
-    return None if is_empty else SpoolReader(directory)
 
 
 def describe(customer: Customer, held: Iterable[HeldMail]) -> dict[str, Any]:
@@ -220,7 +207,7 @@ def _turn_in_words(one: dict[str, Any]) -> dict[str, object]:
         "messages": one.get("messages", "-"),
         "octets": "-" if octets is None else _size(octets),
         "seconds": "-" if seconds is None else f"{seconds:.1f} s",
-        "text": "; ".join([str(end), *left]),
+        "text": _printable("; ".join([str(end), *left])),
     }
 
 
@@ -233,6 +220,11 @@ def _loss_in_words(one: dict[str, Any]) -> dict[str, object]:
         "messages": one.get("messages", 1),
         "text": text,
     }
+
+
+def _printable(text: str) -> str:
+    """A peer may have had a hand in it, and it goes to a terminal."""
+    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def _clock(seconds: float) -> str:

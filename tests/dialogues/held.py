@@ -5,10 +5,11 @@ Settings, in the head of a dialogue:
     customer: ship example.org,example.com     the user of that name is this customer, and has these domains
     held: fred@example.net anna@example.org    a message is held: its sender (<> for none) and its recipient
     atrn: 450 451                              the first that are asked for a turn get these; then the rules hold
-    etrn: 250 253 459                          what ETRN is answered by, one after the other
+    etrn: 250 253 459                          what ETRN is answered by, one after the other; then 250
 
 The rules: 450 where a domain is not the customer's, 453 where nothing is held for any of them. A turn takes what it has
-out of the house. Mark: `== turn complete` or `== turn broken` says how the last turn has ended.
+out of the house. Mark: `== turn ended relayed failed` (or `broken`) says how the last turn has ended, and what became
+of its messages, in order; of one that nobody has settled it is `held`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from mailsuite.mail.address import Address, parse_mailbox
 from mailsuite.mail.content import MemoryContent
 from mailsuite.mail.customer import Customer
 from mailsuite.mail.envelope import Envelope
-from mailsuite.mail.queue import Delivery, Message, Recipient, Result
+from mailsuite.mail.queue import Delivery, Message, Recipient
 from mailsuite.mail.reply import Reply
 from mailsuite.mail.route import Destination
 from mailsuite.mail.session import Identity, Peer
@@ -48,17 +49,20 @@ class HeldTurn:
     def __init__(self, customer: Customer, deliveries: Sequence[Delivery]) -> None:
         self.customer = customer
         self.run = ListedRun(*deliveries)
+        self._queue_ids = [delivery.message.queue_id for delivery in deliveries]
         self.ends: list[str | None] = []
 
     def ended(self, error: str | None) -> None:
         self.ends.append(error)
 
     @property
-    def is_complete(self) -> bool:
-        """Whether everybody has the mail that was held."""
-        outcomes = [outcome for settled in self.run.settled.values() for outcome in settled]
-        relayed = all(outcome.result is Result.RELAYED for outcome in outcomes)
-        return self.ends == [None] and relayed and not self.run.released
+    def words(self) -> list[str]:
+        """How it has ended, as in its mark."""
+        results = [self.run.settled.get(queue_id) for queue_id in self._queue_ids]
+        return [
+            "ended" if self.ends == [None] else "broken",
+            *("held" if outcomes is None else str(outcomes[0].result) for outcomes in results),
+        ]
 
 
 @implementer(IOnDemand)
@@ -101,7 +105,7 @@ class FakeOnDemand:
 
     async def start_queue(self, node: str, identity: Identity | None, peer: Peer) -> Reply:
         await self._step()
-        reply, text = self._answers.pop(0)
+        reply, text = self._answers.pop(0) if self._answers else _ETRN[250]
         if reply.code >= 400:
             raise Refused(reply.saying(text.format(node)))
         return reply.saying(text.format(node))

@@ -5,7 +5,7 @@ says comes in whole packets, octet by octet, or in random pieces, and those behi
 when all has been said that comes next.
 
 Marks: `== closed` (the server has ended the connection), `== eof` (the client ends its side), `== tls` (both begin TLS
-now), `== turn complete` (see `held`). Where the roles are turned, those of the dialogue stay: `C:` is who has connected.
+now), `== turn ended ...` (see `held`). `C:` is always who has connected, also where the roles have been turned.
 """
 
 from __future__ import annotations
@@ -21,7 +21,17 @@ from zope.interface import implementer
 from mailsuite.interfaces import IConversation
 from mailsuite.mail.session import Peer, TLSFacts
 from mailsuite.session.handover import Handover, Session
-from mailsuite.wire.core import NEED_DATA, PAUSED, Answer, ConnectionClosed, Core, EndOfFile, Event
+from mailsuite.wire.core import (
+    NEED_DATA,
+    PAUSED,
+    Answer,
+    ConnectionClosed,
+    Core,
+    EndOfFile,
+    Event,
+    RemoteProtocolError,
+    Violation,
+)
 from tests.dialogues.dialogue import Dialogue, Mark, Queued, Said
 from tests.dialogues.house import PEER, House, Message
 
@@ -77,6 +87,8 @@ class MemoryConversation:
                     self.over = "the core has closed"
             elif isinstance(event, EndOfFile):
                 self.over = "the client has ended"
+            elif isinstance(event, Violation):
+                raise RemoteProtocolError(event.reason)
             else:
                 assert isinstance(event, Event)
                 return event
@@ -117,12 +129,15 @@ class MemoryServer:
         self.handover: Handover | None = None
         self._running: Deferred[Handover | None] | None = None
         self._output = bytearray()
+        self._eof = False
         self._begin(*house.door.open(secure=secure), house.tls_facts if secure else None)
 
     def _begin(self, core: Core, session: Session, tls: TLSFacts | None, left: bytes = b"") -> None:
         self.conversation = MemoryConversation(core, tls)
         if left:
             core.receive_data(left)
+        if self._eof:
+            core.receive_data(b"")
         self._running = Deferred.fromCoroutine(session(self.conversation))
         self._running.addCallback(self._ended)
 
@@ -137,6 +152,7 @@ class MemoryServer:
         self.closed = handover is None
 
     def feed(self, data: bytes) -> None:
+        self._eof = self._eof or not data
         if not self.closed:
             self.conversation.feed(data)
         self._raise_failure()
@@ -247,8 +263,8 @@ def happen(server: MemoryServer, mark: Mark) -> None:
             server.go_on()
         case ("tls",):
             server.begin_tls()
-        case ("turn", how):
-            expect_turn(server.house, how)
+        case ("turn", *words):
+            expect_turn(server.house, words)
         case words:
             raise ValueError(f"== {' '.join(words)}")
 
@@ -258,9 +274,9 @@ def expect_said(step: Said, output: bytes) -> None:
     assert step.pattern.fullmatch(output), f"wanted:\n{wanted}\n\ngot:\n{output.decode('utf-8', 'replace')}"
 
 
-def expect_turn(house: House, how: str) -> None:
+def expect_turn(house: House, words: list[str]) -> None:
     turn = house.on_demand.turns[-1]
-    assert turn.is_complete is (how == "complete"), (turn.ends, turn.run.settled, turn.run.released)
+    assert turn.words == words, turn.ends
 
 
 def expect_silence(output: bytes) -> None:

@@ -104,8 +104,8 @@ async def _hold(
                 await _hear(client, step, reactor)
             case Queued():
                 _compare(step, next(messages, None), compare=compare)
-            case Mark(("turn", how)):
-                expect_turn(house, how)
+            case Mark(("turn", *words)):
+                expect_turn(house, words)
             case Mark():
                 await _happen(client, step, reactor)
     expect_silence(client.received)

@@ -18,10 +18,17 @@ from typing import Any
 
 from tests.fuzz.server import CORPUS, run_core, run_session
 
-WATCHED = ("/wire/smtp/server.py", "/wire/smtp/grammar.py", "/wire/smtp/content.py", "/wire/buffer.py")
+WATCHED = (
+    "/wire/smtp/server.py",
+    "/wire/smtp/grammar.py",
+    "/wire/smtp/content.py",
+    "/wire/smtp/nodes.py",
+    "/wire/buffer.py",
+)
 WATCHED_TOO = (
     "/mail/address.py",
     "/session/inbound.py",
+    "/session/queueing.py",
     "/session/receiving.py",
     "/session/reception.py",
     "/session/authentication.py",

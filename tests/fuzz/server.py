@@ -20,12 +20,23 @@ OFFERS = [
     Offer("mx.example.net", lmtp=True, max_size=20),
     Offer("mx.example.net", require_auth=True, mechanisms=(b"PLAIN", b"LOGIN"), chunking=False),
     Offer("mx.example.net", starttls=True, require_tls=True, max_line=40),
+    Offer("mx.example.net", etrn=True, atrn=True, turn=True, checkpoint=True, mechanisms=(b"PLAIN",), max_size=1000),
+    Offer("mx.example.net", odmr=True, mechanisms=(b"PLAIN",)),
 ]
+CUSTOMER = """\
+user: fred secret fred@example.org
+customer: fred example.org,example.com
+held: ann@example.net fred@example.org <> fred@example.com
+atrn: 450
+etrn: 459
+"""
 HEADS = [
     "offer: auth=PLAIN,LOGIN,CRAM-MD5,SCRAM-SHA-256,EXTERNAL max-size=1000\nuser: fred secret fred@example.org\n",
     "offer: lmtp line-ends=reject\n",
     "offer: require-auth auth=PLAIN\ndoor: submission max-recipients=2\nuser: fred secret fred@example.org\n",
     "offer: starttls\nspool: full-at=write\n",
+    "offer: etrn atrn turn auth=PLAIN\ndoor: turn\n" + CUSTOMER,
+    "offer: odmr auth=PLAIN,CRAM-MD5\n" + CUSTOMER,
 ]
 
 

@@ -107,10 +107,10 @@ class Flushes:
         if others:
             messages += await self._hurry(others)
         reply = replies.ETRN_COUNTED.saying(f"OK, {messages} pending messages for node {node} started")
-        self._record.note(EventKind.ETRN, wanted.subject, node=node, messages=messages, address=peer.host)
+        self._record.note(EventKind.ETRN, wanted.subject, node=node, waiting=messages, address=peer.host)
         for together in self._together([one for one in held if one not in self._under_way]):
             self._under_way.update(together)
-            self._tasks.start(self._flush(together), f"the queue for {together[0]}")
+            self._tasks.start(self._flush(together, peer), f"the queue for {together[0]}")
         return reply
 
     def _is_too_soon(self, destination: Destination, now: float) -> bool:
@@ -135,7 +135,8 @@ class Flushes:
             together.setdefault(name, []).append(destination)
         return list(together.values())
 
-    async def _flush(self, destinations: Sequence[Destination]) -> None:
+    async def _flush(self, destinations: Sequence[Destination], peer: Peer) -> None:
+        begun = self._queue.clock.seconds()
         run = self._queue.run(destinations)
         try:
             await self._relay.deliver(run)
@@ -156,6 +157,8 @@ class Flushes:
                 octets=tally.octets,
                 deferred=tally.deferred,
                 failed=tally.failed,
+                seconds=round(self._queue.clock.seconds() - begun, 3),
+                address=peer.host,
                 complete=run.trouble is None,
                 text=run.trouble or "the queue was sent",
             )

@@ -167,7 +167,8 @@ class Holding(Service):
             return
         self._warned[customer.name] = until
         if count:
-            self._record.note(EventKind.WARNED, customer.name, until=until, messages=count)
+            text = f"{customer.contact} was told that it expires"
+            self._record.note(EventKind.WARNED, customer.name, until=until, messages=count, text=text)
 
     async def _warned_until(self, customer: Customer) -> float:
         known = self._warned.get(customer.name)

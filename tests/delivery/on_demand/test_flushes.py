@@ -65,7 +65,7 @@ def test_where_nobody_is_reached_all_stays_held(provider, clock) -> None:
     [one] = result(provider.spool.claim_held([held("ship.example")], 1))
     assert one.recipients[0].attempts == 0
     end, start = provider.events(EventKind.ETRN)
-    assert (start.subject, start.detail["messages"], start.detail["address"]) == ("ship", 3, PEER.host)
+    assert (start.subject, start.detail["waiting"], start.detail["address"]) == ("ship", 3, PEER.host)
     assert (end.detail["complete"], end.detail["text"]) == (False, DEAD.text)
 
 

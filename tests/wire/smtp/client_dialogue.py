@@ -2,7 +2,7 @@
 
 Each `C:` line is turned into the command that it spells, and what the core makes of that must be the line again. `S:`
 lines are fed to the core, cut as the caller likes. Behind a 354 or a BDAT, `C:` lines are content. `#` begins a
-comment.
+comment. Behind a turn the core says and reads nothing more: what the server says there must be left over.
 """
 
 from base64 import b64decode
@@ -15,6 +15,7 @@ from mailsuite.wire.core import PAUSED, Event, Signal
 from mailsuite.wire.smtp.client import Greeting, Replied, SmtpClientCore
 from mailsuite.wire.smtp.client_states import State
 from mailsuite.wire.smtp.commands import (
+    Atrn,
     Auth,
     AuthResponse,
     Bdat,
@@ -23,6 +24,7 @@ from mailsuite.wire.smtp.commands import (
     ContentEnd,
     Data,
     Ehlo,
+    Etrn,
     Helo,
     Mail,
     Noop,
@@ -30,6 +32,7 @@ from mailsuite.wire.smtp.commands import (
     Rcpt,
     Rset,
     StartTls,
+    Turn,
     Vrfy,
 )
 
@@ -38,7 +41,7 @@ DIALOGUES = sorted((Path(__file__).parents[2] / "dialogues" / "client").glob("*.
 Cut = Callable[[bytes], Iterable[bytes]]
 Step = tuple[str, bytes]
 
-_BARE = {"DATA": Data, "RSET": Rset, "NOOP": Noop, "QUIT": Quit, "STARTTLS": StartTls}
+_BARE = {"DATA": Data, "RSET": Rset, "NOOP": Noop, "QUIT": Quit, "STARTTLS": StartTls, "TURN": Turn}
 
 
 def whole(octets: bytes) -> Iterable[bytes]:
@@ -74,6 +77,8 @@ def spell(line: bytes) -> Command:
     if verb == "AUTH":
         mechanism, _, initial = rest.partition(" ")
         return Auth(mechanism.encode(), b64decode(initial) if initial else None)
+    if verb == "ATRN":
+        return Atrn(tuple(rest.split(",")) if rest else ())
     if verb in ("MAIL", "RCPT"):
         parsed = parse_path(rest.partition(":")[2])
         assert parsed is not None
@@ -87,8 +92,9 @@ def spell(line: bytes) -> Command:
             size=int(values["SIZE"]) if "SIZE" in values else None,
             body=Body(values["BODY"]) if "BODY" in values else None,
             smtputf8="SMTPUTF8" in values,
+            transid=values["TRANSID"].strip("<>") if "TRANSID" in values else None,
         )
-    return {"HELO": Helo, "VRFY": Vrfy}[verb](rest)
+    return {"HELO": Helo, "VRFY": Vrfy, "ETRN": Etrn}[verb](rest)
 
 
 class Dialogue:
@@ -109,8 +115,14 @@ class Dialogue:
                 continue
             self._hear(replies)
             replies = b""
+            assert not self.turned
             assert self._say(line) == line
         self._hear(replies)
+
+    @property
+    def turned(self) -> bool:
+        """Whether the client has become a server."""
+        return self.core.state is State.DONE and isinstance(self.said[-1], Atrn | Turn)
 
     @property
     def replies(self) -> list[int]:
@@ -124,7 +136,7 @@ class Dialogue:
                 assert isinstance(event, Greeting | Replied), event
                 self.heard.append(event)
                 self._in_data = event.reply.code == 354
-        if octets and self.core.state is State.DONE:
+        if octets and self.core.state is State.DONE and not self.turned:
             assert self.core.next_event() is PAUSED
             assert self.core.trailing_data == b""
             self.core = SmtpClientCore(lmtp=self.core.lmtp, greeted=True)

@@ -1,0 +1,30 @@
+"""What commands read of the queue, from outside, while the server runs or not."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from mailsuite.config import Settings
+
+if TYPE_CHECKING:
+    from mailsuite.spool.reading import SpoolReader
+
+
+def open_spool(settings: Settings) -> SpoolReader | None:
+    """The queue of these settings, for reading; None where no server has made one yet. Raises `SpoolError`."""
+    # Not at the top: `mailsuite --help` need not wait for the spool.
+    from mailsuite.interfaces import SpoolError
+    from mailsuite.spool.opening import database
+    from mailsuite.spool.reading import SpoolReader
+
+    directory = os.path.abspath(settings.path(settings.spool.directory))
+    try:
+        is_empty = os.stat(database(directory)).st_size == 0
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise SpoolError(
+            f"the queue in {directory} cannot be read ({error.strerror}); run this as the user who serves, or as root"
+        ) from None
+    return None if is_empty else SpoolReader(directory)
