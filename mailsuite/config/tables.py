@@ -110,6 +110,9 @@ class Spool(Table):
         default=64 * 1024 * 1024,
         description="Mail is refused (452) while less than this is free, so that what is queued can still leave.",
     )
+    process: bool = Field(
+        default=True, description="Whether the database has a process of its own; it is faster, and costs some 30 MB."
+    )
 
 
 class Local(Table):

@@ -38,9 +38,12 @@ from mailsuite.spool.sqlite import SqliteSpool
 
 
 class Parts:
-    """Each part by its name. Raises `StartError`, `TLSSettingsError` for what is wrong with the settings."""
+    """Each part by its name. Raises `StartError`, `TLSSettingsError` for what is wrong with the settings.
 
-    def __init__(self, settings: Settings, reactor: Any) -> None:
+    `lost` is told when the queue can be written no more, and the server must end.
+    """
+
+    def __init__(self, settings: Settings, reactor: Any, lost: Callable[[Exception], object]) -> None:
         self.settings = settings
         self.reactor = reactor
         self.seconds: Callable[[], float] = reactor.seconds
@@ -85,6 +88,8 @@ class Parts:
             reserve=settings.spool.reserve,
             history_time=settings.on_demand.history_time,
             partials_time=settings.on_demand.checkpoint_time,
+            process=settings.spool.process,
+            lost=lost,
         )
         routes = make_routes(settings)
         next_hops = HeldHops(self.customers, NextHops(routes, self.resolver, [settings.hostname]))

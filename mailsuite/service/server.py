@@ -72,7 +72,7 @@ class MailService(Service):
         self._on_failure = on_failure
         self._started: Deferred[None] | None = None
         self._is_bound: bool | None = None  # not tried yet
-        self._parts = parts = Parts(settings, reactor)
+        self._parts = parts = Parts(settings, reactor, on_failure)
         self.spool = parts.spool
         self.directory = parts.directory
         self.scheduler = parts.scheduler
