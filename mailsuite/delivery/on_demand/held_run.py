@@ -4,6 +4,9 @@ Mail is claimed in small parts, so that what arrives meanwhile is included, and 
 customer finds its share. What was deferred in a run is not offered in it again: it is kept aside, under lease, until
 the run ends, because the oldest would be claimed first each time.
 
+What was under way when a customer's last turn broke comes last, and the first of it at the very end: a message that
+breaks every line, whatever the reason, keeps no other waiting.
+
 A customer whose disk is full defers everything. After a few such answers in a row the run ends by itself: what is left
 stays held, and no line is spent on it.
 """
@@ -99,9 +102,12 @@ class HeldQueue:
     returns: Returns
     limit: int = 10_000
 
-    def run(self, destinations: Sequence[Destination]) -> HeldRun:
-        """A run over these `hold` destinations."""
-        return HeldRun(destinations, self)
+    def run(self, destinations: Sequence[Destination], *, last: Sequence[str] = ()) -> HeldRun:
+        """A run over these `hold` destinations; the messages with the ids in `last` come after all others.
+
+        They come in that order.
+        """
+        return HeldRun(destinations, self, last)
 
 
 @dataclass(slots=True)
@@ -124,7 +130,7 @@ class HeldRun:
     it gives nothing more, and what it had is given back.
     """
 
-    def __init__(self, destinations: Sequence[Destination], queue: HeldQueue) -> None:
+    def __init__(self, destinations: Sequence[Destination], queue: HeldQueue, last: Sequence[str] = ()) -> None:
         self.destination = destinations[0]
         self.tally = Tally()
         self.trouble: str | None = None
@@ -137,12 +143,20 @@ class HeldRun:
         self._ahead = _MOST_AHEAD
         self._ready: deque[Delivery] = deque()
         self._held: dict[int, Delivery] = {}  # given out, by identity: to hash a delivery is to read its content
+        self._last = {queue_id: rank for rank, queue_id in enumerate(last)}
+        self._later: list[Delivery] = []  # those of them that were claimed
+        self._unsettled: dict[str, None] = {}  # the ids of what was given out, in that order
         self._aside: list[Delivery] = []
         self._deferred: set[int] = set()  # recipients that were deferred in this run
         self._full_for: set[object] = set()
         self._over = False
         self._waiters: list[Deferred[None]] | None = None
         self._tasks = Tasks()
+
+    @property
+    def under_way(self) -> Sequence[str]:
+        """The ids of the messages that were given out and never settled, in that order."""
+        return tuple(self._unsettled)
 
     # ----------------------------------------------------------------------------------------- taking
 
@@ -164,6 +178,7 @@ class HeldRun:
         self._room -= len(taken)
         for delivery in taken:
             self._held[id(delivery)] = delivery
+            self._unsettled[delivery.message.queue_id] = None
         return taken
 
     async def _fill(self) -> None:
@@ -190,6 +205,9 @@ class HeldRun:
                     return
                 claimed = await self._spool.claim_held(self._destinations, min(self._ahead, self._room))
                 if not claimed:
+                    last, self._last = self._last, {}
+                    self._ready.extend(sorted(self._later, key=lambda one: last[one.message.queue_id]))
+                    self._later.clear()
                     return
                 self._take_in(claimed)
         except SpoolError as error:
@@ -215,7 +233,7 @@ class HeldRun:
         self._ahead = max(self._ahead // 2, 1) if octets > _OCTETS_AHEAD else min(self._ahead * 2, _MOST_AHEAD)
         for delivery in claimed:
             if self._deferred.isdisjoint(recipient.key for recipient in delivery.recipients):
-                self._ready.append(delivery)
+                (self._later if delivery.message.queue_id in self._last else self._ready).append(delivery)
             else:
                 # To give it back later, its content is not needed.
                 self._aside.append(replace(delivery, content=MemoryContent(b"")))
@@ -227,6 +245,7 @@ class HeldRun:
             raise ValueError(f"{len(outcomes)} outcomes for {len(delivery.recipients)} recipients")
         if self._held.pop(id(delivery), None) is not delivery:
             raise ValueError(f"{delivery.message.queue_id} is not held by this run")
+        self._unsettled.pop(delivery.message.queue_id, None)
         self._deferred.update(
             recipient.key
             for recipient, outcome in zip(delivery.recipients, outcomes, strict=True)
@@ -277,11 +296,13 @@ class HeldRun:
     def _stop_short(self, why: str) -> None:
         self._over = True
         self.trouble = self.trouble or why
-        self._returns.add(list(self._ready))
+        self._returns.add([*self._ready, *self._later])
         self._ready.clear()
+        self._later.clear()
 
     def _give_back(self) -> None:
-        self._returns.add([*self._ready, *self._held.values(), *self._aside])
+        self._returns.add([*self._ready, *self._later, *self._held.values(), *self._aside])
         self._ready.clear()
+        self._later.clear()
         self._held.clear()
         self._aside.clear()

@@ -51,12 +51,13 @@ class Turn:
 
 
 class _Ends:
-    """When a customer's last turn ended, and when its last complete one did."""
+    """When a customer's last turn ended, when its last complete one did, and what was under way when one broke."""
 
-    __slots__ = ("complete", "last")
+    __slots__ = ("broke", "complete", "last")
 
     def __init__(self) -> None:
         self.last = self.complete = float("-inf")
+        self.broke: Sequence[str] = ()
 
 
 class Turns:
@@ -91,7 +92,7 @@ class Turns:
             raise Refused(replies.ATRN_UNDER_WAY)
         if now < ends.complete + customer.turn_interval:
             raise Refused(replies.ATRN_TOO_SOON)
-        turn = self._turn(customer, keys, peer)
+        turn = self._turn(customer, keys, peer, ends.broke)
         try:
             found = await self._look(turn.run, just_now=now < ends.last + _JUST_NOW)
         except SpoolError as error:
@@ -125,8 +126,8 @@ class Turns:
             raise Refused(replies.NO_MAIL)
         return [Destination(HOLD, key) for key in keys]
 
-    def _turn(self, customer: Customer, destinations: Sequence[Destination], peer: Peer) -> Turn:
-        run = self._queue.run(destinations)
+    def _turn(self, customer: Customer, destinations: Sequence[Destination], peer: Peer, last: Sequence[str]) -> Turn:
+        run = self._queue.run(destinations, last=last)
         turn = Turn(customer, run, peer, self._clock.seconds(), self._ended)
         weakref.finalize(turn, run.end).atexit = False
         self._under_way.setdefault(customer.name, weakref.WeakSet()).add(turn)
@@ -151,11 +152,13 @@ class Turns:
         self._under_way[turn.customer.name].discard(turn)
 
     def _ended(self, turn: Turn, error: str | None) -> None:
+        first, *others = turn.run.under_way or ("",)
         self._forget(turn)
         run, now = turn.run, self._clock.seconds()
         why = error or run.trouble
         ends = self._ends.setdefault(turn.customer.name, _Ends())
         ends.last = now
+        ends.broke = (*others, first)
         if error is None:
             ends.complete = now
         tally = run.tally

@@ -155,6 +155,24 @@ def test_what_was_given_back_comes_first_again(provider, run) -> None:
     assert [result(run.next()).message.queue_id for _ in range(3)] == ids
 
 
+def test_what_broke_the_last_turn_comes_last_and_its_first_at_the_very_end(provider, clock) -> None:
+    ids = []
+    for _ in range(5):
+        ids.append(provider.store("a@ship.example"))
+        clock.advance(1)
+    queue = HeldQueue(provider.spool, provider.settlements, clock, Returns(provider.spool, clock))
+    broken = queue.run([held("ship.example")])
+    taken = [result(broken.next()) for _ in range(3)]
+    broken.settle(taken[0], [RELAYED])
+    for delivery in reversed(taken[1:]):
+        broken.release(delivery)
+    assert broken.under_way == (ids[1], ids[2])
+    broken.end()
+    clock.turn()
+    again = queue.run([held("ship.example")], last=[ids[2], ids[1]])
+    assert drain(again, clock, RELAYED) == [ids[3], ids[4], ids[2], ids[1]]
+
+
 def test_a_failure_of_the_whole_counts_nothing(provider, run) -> None:
     ids = [provider.store("a@ship.example") for _ in range(3)]
     result(run.next())
