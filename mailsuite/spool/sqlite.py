@@ -177,8 +177,13 @@ class SqliteSpool:
         """Who runs the operations. Blocks; raises `SpoolError`."""
         if not self._process:
             return Transactions(opened.db, self._path)
+        try:
+            transactions = ProcessTransactions(self._path, opened.lock, self._has_lost)
+        except SpoolError as error:
+            _log.error("{error}; its work is done by a thread instead, more slowly", error=error)
+            return Transactions(opened.db, self._path)
         opened.db.close()
-        return ProcessTransactions(self._path, opened.lock, self._has_lost)
+        return transactions
 
     def _has_lost(self, error: SpoolError) -> None:
         self._reactor.callFromThread(self._lost, error)

@@ -102,3 +102,16 @@ def test_defect_is_told_with_its_traceback_and_spoils_nothing(pump: Pump, direct
         pump.run(failing)
     assert process.commit(1) == [None]
     pump.run(process.spool.stop())
+
+
+def test_process_that_cannot_be_started_is_replaced_by_a_thread(
+    pump: Pump, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.executable", "/nowhere/python")
+    spool = SqliteSpool(directory, pump, process=True)
+    pump.run(spool.start())
+    draft = spool.draft()
+    draft.write(b"x")
+    pump.run(draft.commit(Envelope(None), TARGETS))
+    assert pump.run(spool.count()) == 1
+    pump.run(spool.stop())
