@@ -20,6 +20,8 @@ from twisted.logger import Logger
 from twisted.names import client, dns, hosts
 from twisted.names.error import AuthoritativeDomainError, DNSNameError, DomainError
 from twisted.names.resolve import ResolverChain
+from twisted.python.failure import Failure
+from twisted.python.filepath import FilePath
 
 from mailsuite.mail.address import domain_key
 from mailsuite.net.addresses import parse_address
@@ -49,6 +51,26 @@ class DnsFailure(Exception):
     def __init__(self, name: str, reason: str, *, temporary: bool) -> None:
         super().__init__(f"{name}: {reason}")
         self.temporary = temporary
+
+
+class HostsFile(hosts.Resolver):
+    """Answers from /etc/hosts. A name that stands there has the addresses that stand there, and no others.
+
+    So the DNS is not asked for the IPv6 address of a host that has an IPv4 address here, as the C library has it.
+    """
+
+    def lookupAddress(self, name: str, timeout: object = None) -> Deferred[Any]:
+        found: Deferred[Any] = super().lookupAddress(name, timeout)  # type: ignore[no-untyped-call]
+        return found.addErrback(self._or_nothing, name)
+
+    def lookupIPV6Address(self, name: str, timeout: object = None) -> Deferred[Any]:
+        found: Deferred[Any] = super().lookupIPV6Address(name, timeout)  # type: ignore[no-untyped-call]
+        return found.addErrback(self._or_nothing, name)
+
+    def _or_nothing(self, failure: Failure, name: str) -> object:
+        key = dns.domainString(name)
+        known = hosts.searchFileForAll(FilePath(self.file), key)  # type: ignore[no-untyped-call]
+        return ((), (), ()) if known else failure
 
 
 class NameServers(client.Resolver):
@@ -89,7 +111,7 @@ class NameServers(client.Resolver):
 def system_resolver(reactor: IReactorTime, servers: Sequence[tuple[str, int]] | None = None) -> IResolver:
     """What the machine is configured for: /etc/hosts, then the name servers of /etc/resolv.conf, or these `servers`."""
     names = NameServers(reactor, Path("/etc/resolv.conf"), servers)
-    chain: IResolver = ResolverChain([hosts.Resolver(), names])  # type: ignore[no-untyped-call]
+    chain: IResolver = ResolverChain([HostsFile(), names])  # type: ignore[no-untyped-call]
     return chain
 
 

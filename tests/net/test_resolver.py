@@ -17,7 +17,7 @@ from twisted.names.error import (
 )
 from twisted.names.resolve import ResolverChain
 
-from mailsuite.net.resolver import MX, NULL_MX, DnsFailure, NameServers, Resolver, system_resolver
+from mailsuite.net.resolver import MX, NULL_MX, DnsFailure, HostsFile, NameServers, Resolver, system_resolver
 
 
 class Names:
@@ -314,3 +314,21 @@ def test_servers_that_are_named_stand_for_the_file(tmp_path):
     file = tmp_path / "resolv.conf"
     file.write_text("nameserver 192.0.2.1\n")
     assert asked_in_turn(NameServers(Clock(), file, [("127.0.0.1", 5353)]), 2) == {("127.0.0.1", 5353)}
+
+
+def test_a_host_of_the_hosts_file_has_no_other_addresses(tmp_path):
+    file = tmp_path / "hosts"
+    file.write_text("192.0.2.7 ship.example\n2001:db8::7 six.example\n")
+    known = HostsFile(str(file).encode())
+    results = []
+    for lookup, name in (
+        (known.lookupAddress, "ship.example"),
+        (known.lookupIPV6Address, "ship.example"),
+        (known.lookupIPV6Address, "six.example"),
+        (known.lookupAddress, "six.example"),
+    ):
+        lookup(name).addCallback(lambda answer: results.append(len(answer[0])))
+    assert results == [1, 0, 1, 0]
+    unknown = []
+    known.lookupAddress("elsewhere.example").addErrback(lambda failure: unknown.append(failure.type))
+    assert unknown == [DomainError]
