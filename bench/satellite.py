@@ -69,7 +69,7 @@ def cross(directory: Path, messages: int = MESSAGES, *, timeout: float = 300.0) 
         load.send(Load(messages=messages, sessions=4, length=LENGTH), provider.smtp_port, timeout=timeout)
         pull = {
             "name": "satellite",
-            "provider": f"localhost:{port}",
+            "provider": f"{LOOPBACK}:{port}",
             "username": "ship",
             "password": PASSWORD,
             "tls": "required",
@@ -82,7 +82,8 @@ def cross(directory: Path, messages: int = MESSAGES, *, timeout: float = 300.0) 
                 timeout=timeout,
                 why=lambda: f"{len(customer.messages(user))} of {messages}: {customer.log()[-2000:]}",
             )
-            wait_until(lambda: not provider.queue(), timeout=30.0, why=provider.log)
+            # What it says when the link has carried the QUIT, too.
+            wait_until(lambda: "pull satellite: " in customer.log(), timeout=30.0, why=customer.log)
     # The first connection with mail is the turn; the queue is empty behind it.
     connections = [dict(zip(words[::2], words[1::2], strict=True)) for words in map(str.split, seen)]
     most = max(connections, key=lambda words: int(words["down"]))

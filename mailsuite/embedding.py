@@ -123,7 +123,9 @@ class _Draft:
         self.size += len(data)
         self._chunks.append(data)
 
-    async def commit(self, envelope: Envelope, targets: Sequence[Target]) -> None:
+    async def commit(
+        self, envelope: Envelope, targets: Sequence[Target], *, name: str | None = None, received: int = 0
+    ) -> None:
         chunks, self._chunks = self._chunks, []
         await uncancelled(self._take(Received(self.queue_id, envelope, tuple(targets), b"".join(chunks))))
 

@@ -110,8 +110,13 @@ class IDraft(Interface):
         Failures (a full disk) may show here or at `commit`: `SpoolError`.
         """
 
-    def commit(envelope: Envelope, targets: Sequence[Target]) -> Awaitable[None]:
+    def commit(
+        envelope: Envelope, targets: Sequence[Target], *, name: str | None = None, received: int = 0
+    ) -> Awaitable[None]:
         """Make it durable. When this returns, the message is on stable storage and its recipients are due.
+
+        With a `name` it is remembered in the same transaction that what has this name is complete, and that the peer's
+        content had `received` octets: see `ISpool.resume`.
 
         Raises `SpoolFull` or another `SpoolError`; then nothing of it is in the queue. Once called, neither a
         cancellation nor `abort` takes it back.
@@ -210,21 +215,35 @@ class ISpool(Interface):
     ) -> Awaitable[Sequence[Event]]:
         """The last events that fit, the latest first."""
 
-    def keep(draft: IDraft, name: str, envelope: Envelope, targets: Sequence[Target], received: int) -> Awaitable[None]:
+    def keep(
+        draft: IDraft,
+        name: str,
+        envelope: Envelope,
+        targets: Sequence[Target],
+        received: int,
+        *,
+        size: int | None = None,
+    ) -> Awaitable[None]:
         """Keep a draft whose line broke, on stable storage and under a name, in place of `abort` (RFC 1845).
 
-        `received` is how many octets of the peer's content are in it. What was kept under that name before is
-        forgotten. Parts are kept for a set time and within bounds; a part for which there is no room is dropped.
+        With `size`, no more than its first so many octets. `received` is how many octets of the peer's content are in
+        what is kept. What was kept under that name before is forgotten. Parts are kept for a set time and within
+        bounds; a part for which there is no room is dropped.
         """
 
     def resume(name: str) -> Awaitable[Any]:
-        """Take back what was kept under a name: a `mail.partial.Partial` with a draft to go on with, or None.
+        """What there is under a name, if anything; where there is nothing, that costs no more than a look into memory.
 
-        It is kept no longer; whoever takes it commits the draft, keeps it again, or aborts it.
+        A `mail.partial.Partial` with a draft to go on with: it is kept no longer, and whoever takes it commits the
+        draft, keeps it again, or aborts it. Or a `mail.partial.Completed`: a message was committed with that name. It
+        stays so until its end was `heard`, for a set time, and within a bound.
         """
 
     def forget(name: str) -> Awaitable[None]:
-        """Forget what was kept under a name, if anything: the peer has begun anew."""
+        """Forget the part that was kept under a name, if there is one: the peer has begun anew."""
+
+    def heard(names: Sequence[str]) -> Awaitable[None]:
+        """Forget that these are complete: the peer knows it by now (RFC 1845 section 3)."""
 
 
 # ------------------------------------------------------------------------------------------- delivery

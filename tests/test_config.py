@@ -187,10 +187,10 @@ def test_the_sample_configuration_names_every_key_and_only_true_defaults(tmp_pat
     for name, value in sample.items():
         for table in value if isinstance(value, list) else [value]:
             named |= {f"{name}.{key}" for key in table} if isinstance(table, dict) else {name}
-    expected = set(keys(Settings)) - {"route.password_file"}
+    expected = set(keys(Settings)) - {f"{table}.password_file" for table in ("customer", "pull", "route")}
     assert expected <= named | {"local.options"}
     defaults, said = Settings(), Settings.parse(sample, "etc", tmp_path)
-    for part in ("limits", "receive", "spool", "retry"):
+    for part in ("limits", "receive", "spool", "retry", "on_demand"):
         assert getattr(said, part) == getattr(defaults, part)
 
 

@@ -232,6 +232,10 @@ def _clock(seconds: float) -> str:
 
 
 def _size(octets: int) -> str:
-    from rich.filesize import decimal
-
-    return decimal(octets)
+    """In the units of the configuration."""
+    size, unit = float(octets), "octets"
+    for larger in ("KiB", "MiB", "GiB"):
+        if size < 1024:
+            break
+        size, unit = size / 1024, larger
+    return f"{octets} octets" if unit == "octets" else f"{size:.1f} {unit}"

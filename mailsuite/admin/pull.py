@@ -106,7 +106,7 @@ def _pull(settings: Settings, names: Sequence[str], *, dry_run: bool) -> None:
     from mailsuite.delivery.puller import UnknownPull
     from mailsuite.service import StartError
 
-    with Display(several=len(names) > 1) as display:
+    with Display() as display:
 
         async def work(reactor: Any) -> None:  # noqa: ANN401 - the reactor has many interfaces at once
             if not await _pull_there(reactor, settings, names, display, dry_run=dry_run):
@@ -205,8 +205,7 @@ def expect_owner(settings: Settings) -> None:
 class Display:
     """Shows on a terminal how pulls go on; prints a line for each that has ended: failures to stderr."""
 
-    def __init__(self, *, several: bool) -> None:
-        self._several = several
+    def __init__(self) -> None:
         self._status: Any = None
         self._began: dict[str, float] = {}
         self.ends: dict[str, PullEnd] = {}
@@ -218,7 +217,6 @@ class Display:
             from rich.console import Console
 
             self._status = Console(stderr=True, highlight=False).status("")
-            self._status.start()
         return self
 
     def __exit__(self, *_error: object) -> None:
@@ -234,12 +232,15 @@ class Display:
 
             began = self._began.setdefault(name, time.monotonic())
             self._status.update(Text(f"{name}: {in_words(progress, time.monotonic() - began)}"))
+            self._status.start()
 
     def ended(self, name: str, end: PullEnd) -> None:
         """A pull has ended."""
         from mailsuite.delivery.puller import describe
 
         self.ends[name] = end
+        if self._status is not None:
+            self._status.stop()  # the next one that has something to tell begins it again
         click.echo(f"{name}: {describe(end)}", err=not end.result.is_success)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mailsuite.config import Settings
@@ -18,9 +18,9 @@ def open_spool(settings: Settings) -> SpoolReader | None:
     from mailsuite.spool.opening import database
     from mailsuite.spool.reading import SpoolReader
 
-    directory = os.path.abspath(settings.path(settings.spool.directory))
+    directory = settings.path(settings.spool.directory)
     try:
-        is_empty = os.stat(database(directory)).st_size == 0
+        is_empty = Path(database(str(directory))).stat().st_size == 0
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Part of a message whose line broke, kept so that the peer need not send it again (RFC 1845)."""
+"""What is kept of transactions that have a name, so that the peer need not send them again (RFC 1845)."""
 
 from __future__ import annotations
 
@@ -12,9 +12,25 @@ from mailsuite.mail.route import Target
 
 @dataclass(frozen=True, slots=True)
 class Partial:
-    """What was kept. `draft` is an `IDraft` that holds it; `received` octets of the peer's content are in it."""
+    """Part of a message whose line broke.
+
+    `draft` is an `IDraft` that holds it; `received` octets of the peer's content are in it.
+    """
 
     draft: Any
+    envelope: Envelope
+    targets: Sequence[Target]
+    received: int
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """A message that was committed: whoever sends it again has not heard so.
+
+    The peer's content had `received` octets.
+    """
+
+    queue_id: str
     envelope: Envelope
     targets: Sequence[Target]
     received: int

@@ -21,6 +21,11 @@ RECIPIENT_OK = _make(250, "2.1.5", "Recipient OK")
 CHUNK_OK = _make(250, "2.0.0", "Octets received")  # RFC 3030 section 2
 START_CONTENT = _make(354, None, "End data with <CR><LF>.<CR><LF>")
 RESUMING = _make(355, None, "0 is the transaction offset")  # RFC 1845 section 3; `wire.smtp.checkpoint.resuming`
+# RFC 1845 has no replies of its own for these.
+CONTINUED_ELSEWHERE = _make(451, "4.4.2", "The transaction goes on in another session")
+NOT_WHERE_IT_BROKE = _make(451, "4.5.0", "The content does not begin where the transaction was resumed")
+WAS_COMPLETE = _make(554, "5.5.0", "The transaction is complete, no octet is missing")
+NOT_AMONG_THEM = _make(452, "4.5.3", "The transaction is complete; this recipient needs another one")
 QUEUED = _make(250, "2.0.0", "Queued")
 DELIVERED = _make(250, "2.1.5", "Delivered")  # RFC 2033 section 4.2
 

@@ -45,6 +45,7 @@ def make_door(listen: Listen, parts: Parts, state: State) -> Door:
         log=parts.log_lines,
         on_demand=parts.on_demand,
         turn_allowed=settings.on_demand.turn,
+        checkpoints=parts.checkpoints,
     )
 
 
@@ -65,6 +66,7 @@ def offers(settings: Settings, listen: Listen) -> tuple[Offer, Offer]:
         mechanisms=_IN_PLAINTEXT if has_auth and not submission else (),
         require_tls=submission,
         require_auth=submission,
+        checkpoint=settings.on_demand.checkpoint and listen.service in {"smtp", "submission"},
         line_ends=LineEndRule(settings.receive.line_ends),
         max_errors=settings.limits.errors,
     )

@@ -33,6 +33,7 @@ from mailsuite.net.tls import ClientTLS
 from mailsuite.service.agents import AgentParts, make_local_agent, make_relay_agent
 from mailsuite.service.on_demand import configured_customers, on_demand_settings
 from mailsuite.service.routes import make_retry, make_routes, name_servers, optional_path, own_literals
+from mailsuite.session.checkpoints import Checkpoints
 from mailsuite.session.loglines import LogLines
 from mailsuite.spool.sqlite import SqliteSpool
 
@@ -91,6 +92,7 @@ class Parts:
             process=settings.spool.process,
             lost=lost,
         )
+        self.checkpoints = Checkpoints()
         routes = make_routes(settings)
         next_hops = HeldHops(self.customers, NextHops(routes, self.resolver, [settings.hostname]))
         self.router = Router(

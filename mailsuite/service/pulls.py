@@ -106,6 +106,7 @@ def _turn(parts: Parts) -> Callable[[PullPlan], tuple[Core, Session]]:
         parts.seconds,
         max_recipients=settings.limits.recipients,
         log=parts.log_lines,
+        checkpoints=parts.checkpoints,
     )
     return partial(_open, door)
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from mailsuite.interfaces import IAuthenticator, IOnDemand, IRouter, ISpool
 from mailsuite.mail.address import Address
+from mailsuite.session.checkpoints import Checkpoints
 from mailsuite.session.loglines import LogLines
 from mailsuite.wire.sasl import ServerParameters
 from mailsuite.wire.smtp.offer import Offer
@@ -30,7 +31,8 @@ class DoorSettings:
     `on_demand` serves ETRN and ATRN where the offer has them; `turn_allowed` takes TURN from customers as well.
     `domains` (domain keys), where set, are the only ones whose recipients are accepted, and relaying onward is
     permitted for them. `peer_name` is what the peer is called where that is known beforehand: Received lines and the
-    log name it.
+    log name it. `checkpoints` has the named transactions that are under way, where CHECKPOINT is offered; doors to one
+    spool share it.
     """
 
     hostname: str
@@ -50,6 +52,7 @@ class DoorSettings:
     turn_allowed: bool = False
     domains: frozenset[str] | None = None
     peer_name: str = ""
+    checkpoints: Checkpoints = field(default_factory=Checkpoints)
 
     def trusts(self, host: str) -> bool:
         """Whether a peer at this address may relay."""

@@ -107,10 +107,12 @@ class InboundSession:
         visit = Visit(self._door, conversation, self._door.trusts(conversation.peer.host))
         try:
             return await self._converse(visit)
-        except ConnectionClosed:
-            return None
-        except PeerTooSlow:
-            conversation.send(replies.TOO_SLOW)
+        except ENDINGS as ending:
+            visit.break_off()
+            if isinstance(ending, PeerTooSlow):
+                conversation.send(replies.TOO_SLOW)
+            elif not isinstance(ending, ConnectionClosed):
+                raise
             return None
         finally:
             visit.forget()
@@ -128,6 +130,7 @@ class InboundSession:
             elif kind is Bdat:
                 receiving.begin_chunk(visit)
             elif kind is Quit:
+                visit.part()
                 conversation.send(replies.BYE)
                 return None
             else:

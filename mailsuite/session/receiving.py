@@ -2,6 +2,8 @@
 
 Content wants no answer while it comes; what goes wrong with it is told at its end. LMTP answers once for each recipient
 (RFC 2033 section 4.2); here as there the answer says that the message is in the queue, on stable storage.
+
+MAIL with a TRANSID may resume an interrupted transaction, or find one that is complete (RFC 1845): see `checkpoints`.
 """
 
 from __future__ import annotations
@@ -10,13 +12,15 @@ from functools import partial
 
 from twisted.logger import Logger
 
-from mailsuite.interfaces import Refused
+from mailsuite.interfaces import Refused, SpoolError
 from mailsuite.mail import replies
 from mailsuite.mail.envelope import Body, Envelope
+from mailsuite.mail.partial import Completed, Partial
 from mailsuite.mail.reply import Reply
 from mailsuite.mail.trace import received_line, with_protocol
-from mailsuite.session.reception import Amendments, Reception
+from mailsuite.session.reception import Amendments, Reception, Repetition, told
 from mailsuite.session.visit import ENDINGS, Visit
+from mailsuite.wire.smtp.checkpoint import resuming
 from mailsuite.wire.smtp.commands import Content, ContentEnd, Data, Ehlo, Mail, Rcpt
 
 _log = Logger()
@@ -36,14 +40,67 @@ async def mail(visit: Visit, command: Mail) -> Reply:
         None if identity is None else identity.name,
     )
     amendments = Amendments(door.hostname, door.now) if door.submission else None
+    if command.transid is not None:
+        return await _named(visit, command, envelope, amendments)
     visit.reception = Reception(envelope, amendments)
     return replies.SENDER_OK
+
+
+async def _named(visit: Visit, command: Mail, envelope: Envelope, amendments: Amendments | None) -> Reply:
+    """MAIL with a TRANSID (RFC 1845 section 3)."""
+    assert command.transid is not None
+    name = visit.name_of(command.transid)
+    checkpoint = await visit.door.checkpoints.claim(name)
+    try:
+        found: Partial | Completed | None = await visit.door.spool.resume(name)
+        reception, answer = _taken_up(visit, found, Reception(envelope, amendments, checkpoint, command.size))
+    except SpoolError as error:
+        checkpoint.release()
+        raise Refused(told(error)) from None
+    except BaseException:
+        checkpoint.release()
+        raise
+    visit.reception = reception
+    checkpoint.ready(partial(_give_way, visit, reception))
+    return answer
+
+
+def _taken_up(visit: Visit, found: Partial | Completed | None, reception: Reception) -> tuple[Reception, Reply]:
+    """The transaction to go on with, and what MAIL is answered."""
+    envelope = reception.envelope
+    if found is None:
+        return reception, replies.SENDER_OK
+    if found.envelope != envelope or not all(visit.door.serves(one.original or one.address) for one in found.targets):
+        if isinstance(found, Partial):
+            found.draft.abort()
+        return reception, replies.SENDER_OK
+    if isinstance(found, Partial):
+        reception.resume(found)
+    else:
+        reception = Repetition(envelope, checkpoint=reception.checkpoint)
+        reception.repeat(found)
+    how = "is resumed at octet" if isinstance(found, Partial) else "is repeated, and was complete with octet"
+    visit.door.log(
+        f"{reception.queue_id}: from=<{envelope.reverse_path or ''}> of {visit.peer_name}: {how} {found.received}"
+    )
+    return reception, resuming(found.received)
+
+
+def _give_way(visit: Visit, reception: Reception) -> None:
+    """The transaction goes on in another session; this one has nothing to do with it any more."""
+    if visit.conversation.core.content_fault is None:
+        visit.keep(reception)
+    reception.fail(replies.CONTINUED_ELSEWHERE)
 
 
 async def rcpt(visit: Visit, command: Rcpt) -> Reply:
     """RCPT asks the router for a route or a refusal."""
     reception, door = visit.reception, visit.door
     assert reception is not None
+    if reception.fault is not None:
+        raise Refused(reception.fault)
+    if reception.knows(command.address):
+        return replies.RECIPIENT_OK
     if reception.recipients >= door.max_recipients:
         raise Refused(replies.TOO_MANY_RECIPIENTS)
     if not door.serves(command.address):
@@ -57,7 +114,12 @@ async def rcpt(visit: Visit, command: Rcpt) -> Reply:
 
 async def data(visit: Visit, _command: Data) -> Reply:
     """DATA: the content may come."""
-    _begin(visit)
+    reception = visit.reception
+    assert reception is not None
+    if reception.fault is not None:
+        raise Refused(reception.fault)
+    if not reception.begun:
+        _begin(visit)
     return replies.START_CONTENT
 
 
@@ -86,7 +148,7 @@ async def content(visit: Visit, event: Content) -> None:
     reception = visit.reception
     assert reception is not None
     try:
-        await reception.write(event.data)
+        await reception.write(event.data, altered=event.altered)
     except ENDINGS:
         raise
     except Exception:  # noqa: BLE001 - as in `begin_chunk`
@@ -109,12 +171,15 @@ async def content_end(visit: Visit, event: ContentEnd) -> Reply:
         size = await reception.commit()
     finally:
         visit.forget()
+    if reception.checkpoint is not None:
+        visit.completed.append(reception.checkpoint.name)
     envelope = reception.envelope
     who = f" as {envelope.submitter}" if envelope.submitter else ""
     count = len(reception.targets)
     visit.door.log(
         f"{queue_id}: from=<{envelope.reverse_path or ''}> of {visit.peer_name}{who} "
-        f"for {count} recipient{'' if count == 1 else 's'}, {size} octets: queued"
+        f"for {count} recipient{'' if count == 1 else 's'}, {size} octets: "
+        f"{'was queued' if isinstance(reception, Repetition) else 'queued'}"
     )
     return replies.QUEUED.saying(f"Queued as {queue_id}")
 

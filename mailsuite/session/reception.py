@@ -2,6 +2,8 @@
 
 The content streams into a spool draft behind our own trace line. What goes wrong on the way (a full disk, a header that
 tells of a loop) is kept until the end of the content, where the peer can be told.
+
+A transaction that has a name (see `checkpoints`) can be given up in part, and begins where an earlier one has ended.
 """
 
 from __future__ import annotations
@@ -9,15 +11,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from email.utils import make_msgid
+from functools import partial
+from typing import NamedTuple
 
 from mailsuite.interfaces import IDraft, ISpool, Refused, SpoolError, SpoolFull
 from mailsuite.mail import replies
 from mailsuite.mail.address import Address
 from mailsuite.mail.envelope import Envelope
 from mailsuite.mail.headers import begins_with_field, field_names, header_length
+from mailsuite.mail.partial import Completed, Partial
 from mailsuite.mail.reply import Reply
 from mailsuite.mail.route import Destination, Target
 from mailsuite.mail.trace import date_time
+from mailsuite.session.checkpoints import Checkpoint
 
 # What is held back at the most while the end of the header has not come.
 _HEADER_BOUND = 256 * 1024
@@ -42,12 +48,27 @@ class Amendments:
         return lines
 
 
+class Remainder(NamedTuple):
+    """What is left of a transaction whose line broke: the arguments of `ISpool.keep`, but for its envelope."""
+
+    draft: IDraft
+    name: str
+    received: int
+    size: int
+
+
 @dataclass(slots=True)
 class Reception:
-    """One transaction. `abort` may be called at any time, and does nothing once the message is committed."""
+    """One transaction. `abort` may be called at any time, and does nothing once the message is committed.
+
+    `declared` is the size that MAIL has told, if it has.
+    """
 
     envelope: Envelope
     amendments: Amendments | None = None
+    checkpoint: Checkpoint | None = None
+    declared: int | None = None
+    begins_at: int = 0
     _targets: dict[tuple[Address, Destination], Target] = field(default_factory=dict)
     recipients: int = 0
     only_recipient: Address | None = None
@@ -55,6 +76,26 @@ class Reception:
     _trace: Callable[[str], bytes] | None = None
     _head: bytes | None = b""
     _fault: Reply | None = None
+    _known: frozenset[tuple[str, str]] = frozenset()
+
+    def resume(self, part: Partial) -> None:
+        """Go on with a part of this transaction: its draft, its recipients."""
+        checkpoint = self.checkpoint
+        assert checkpoint is not None
+        self._take_over(part.targets)
+        self._draft = part.draft
+        self._head = None
+        self.begins_at = checkpoint.received = checkpoint.offset = part.received
+        checkpoint.ours = part.draft.size - part.received
+
+    def _take_over(self, targets: Sequence[Target]) -> None:
+        self._targets = {(target.address, target.destination): target for target in targets}
+        self._known = frozenset(_key(target.original or target.address) for target in targets)
+        self.recipients = len(self._known)
+
+    def knows(self, recipient: Address) -> bool:
+        """Whether this recipient is one already, by what was resumed."""
+        return _key(recipient) in self._known
 
     def accept(self, recipient: Address, targets: Sequence[Target]) -> None:
         """Add what one recipient resolved to; what another has brought already is not added twice."""
@@ -68,7 +109,7 @@ class Reception:
         try:
             self._draft = spool.draft()
         except SpoolError as error:
-            raise Refused(_told(error)) from None
+            raise Refused(told(error)) from None
         self._trace = trace
 
     @property
@@ -97,12 +138,14 @@ class Reception:
         self._head = None
         self.abort()
 
-    async def write(self, data: bytes) -> None:
-        """Take some content; what goes wrong is kept for `commit`."""
+    async def write(self, data: bytes, *, altered: bool = False) -> None:
+        """Take some content; what goes wrong is kept for `commit`. `altered` as in `wire.smtp.commands.Content`."""
         if self._fault is not None:
             return
+        if altered and self.checkpoint is not None:
+            self.checkpoint.altered = True
         if self._head is None:
-            await self._store(data)
+            await self._store(b"", data)
             return
         looked_at = len(self._head)
         self._head = head = self._head + data if looked_at else data
@@ -116,22 +159,54 @@ class Reception:
         if self._head is not None and self._fault is None:
             head, self._head = self._head, None
             await self._finish_header(head, len(head))
+        checkpoint = self.checkpoint
+        if checkpoint is not None and self._fault is None and self._begins_anew(checkpoint):
+            self.fail(replies.NOT_WHERE_IT_BROKE)
         draft, self._draft = self._draft, None
         if self._fault is not None:
             raise Refused(self._fault)
         assert draft is not None
         size = int(draft.size)
+        commit = partial(draft.commit, self.envelope, self.targets)
         try:
-            await draft.commit(self.envelope, self.targets)
+            if checkpoint is None:
+                await commit()
+            elif checkpoint.altered:
+                await checkpoint.complete(commit)
+            else:
+                await checkpoint.complete(partial(commit, name=checkpoint.name, received=checkpoint.received))
         except SpoolError as error:
-            raise Refused(_told(error)) from None
+            raise Refused(told(error)) from None
         return size
+
+    def _begins_anew(self, checkpoint: Checkpoint) -> bool:
+        """Whether a peer that was told to go on has sent everything: it did not wait for the offset."""
+        came = checkpoint.received - self.begins_at
+        return self.begins_at > 0 and self.declared is not None and came >= self.declared
+
+    def leave(self, worth_keeping: int) -> Remainder | None:
+        """Give the transaction up, for its line has broken: what is left of it, where that is worth keeping."""
+        draft, checkpoint = self._draft, self.checkpoint
+        if (
+            draft is None
+            or checkpoint is None
+            or self._head is not None
+            or checkpoint.offset < worth_keeping
+            or not self._targets
+        ):
+            self.abort()
+            return None
+        self._draft = None
+        checkpoint.release()
+        return Remainder(draft, checkpoint.name, checkpoint.offset, checkpoint.ours + checkpoint.offset)
 
     def abort(self) -> None:
         """Forget the content that came."""
         draft, self._draft = self._draft, None
         if draft is not None:
             draft.abort()
+        if self.checkpoint is not None:
+            self.checkpoint.release()
 
     async def _finish_header(self, head: bytes, length: int | None) -> None:
         names: list[bytes] = []
@@ -147,18 +222,64 @@ class Reception:
             added += self.amendments.missing(frozenset(names))
         # A message without any header gets the empty line that ends the one it gets from us.
         separator = b"" if begins_with_field(head) else b"\r\n"
-        await self._store(added + separator + head)
+        await self._store(added + separator, head)
 
-    async def _store(self, data: bytes) -> None:
+    async def _store(self, ours: bytes, theirs: bytes) -> None:
         assert self._draft is not None
         try:
-            waiting = self._draft.write(data)
+            waiting = self._draft.write(ours + theirs if ours else theirs)
+            if self.checkpoint is not None:  # before the wait, within which the line may break
+                self.checkpoint.ours += len(ours)
+                self.checkpoint.count(theirs)
             if waiting is not None:
                 await waiting
         except SpoolError as error:
-            self.fail(_told(error))
+            self.fail(told(error))
 
 
-def _told(error: SpoolError) -> Reply:
+@dataclass(slots=True)
+class Repetition(Reception):
+    """A transaction whose message was committed before, and whose peer has not heard so (RFC 1845 section 3).
+
+    It takes no octet and no recipient that it has not had, and its `commit` is the one of before.
+    """
+
+    _done: Completed | None = None
+
+    def repeat(self, done: Completed) -> None:
+        """Say what was done."""
+        self._done = done
+        self._take_over(done.targets)
+        self.begins_at = done.received
+
+    def accept(self, recipient: Address, targets: Sequence[Target]) -> None:
+        """See that the message has gone to all of these."""
+        if any((target.address, target.destination) not in self._targets for target in targets):
+            raise Refused(replies.NOT_AMONG_THEM)
+
+    @property
+    def begun(self) -> bool:
+        return True
+
+    @property
+    def queue_id(self) -> str:
+        return "" if self._done is None else self._done.queue_id
+
+    async def write(self, data: bytes, *, altered: bool = False) -> None:
+        if self._fault is None:
+            self.fail(replies.WAS_COMPLETE)
+
+    async def commit(self) -> int:
+        assert self._done is not None
+        if self._fault is not None:
+            raise Refused(self._fault)
+        return self._done.received
+
+
+def told(error: SpoolError) -> Reply:
     """What the peer is told of it."""
     return replies.STORAGE_FULL if isinstance(error, SpoolFull) else replies.LOCAL_ERROR
+
+
+def _key(address: Address) -> tuple[str, str]:
+    return address.local_part, address.domain_key

@@ -13,6 +13,8 @@ Rules
   end connections when they have served enough messages.
 - In a customer's turn (`breaks_count` false) a line that breaks is nobody's attempt: what was under way is given back,
   and repeated in the next turn, unless somebody has it or all have been answered.
+- Where the next hop takes TRANSIDs (RFC 1845), every transaction has one, so that what the line has cut short goes on
+  where it was, and what has arrived unnoticed does not come twice. Only then are many messages under way at once.
 - Content that cannot be read any further is never ended: the connection is dropped in the midst of it.
 - Credentials go over TLS only, and their refusal defers: our own configuration must not bounce mail.
 """
@@ -24,6 +26,8 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Final
 
+from twisted.internet.defer import CancelledError
+
 from mailsuite.interfaces import IConversation, IQueueRun
 from mailsuite.mail.queue import Outcome
 from mailsuite.mail.route import NextHop
@@ -33,7 +37,10 @@ from mailsuite.session.client_auth import InThread, NotAuthenticated, authentica
 from mailsuite.session.exchange import HungUp, exchange, hear
 from mailsuite.session.fitting import fit
 from mailsuite.session.handover import Handover
-from mailsuite.session.transaction import UNREADABLE, ContentUnreadable, Terms, Transaction
+from mailsuite.session.pipeline import Pipeline
+from mailsuite.session.reading import ContentUnreadable
+from mailsuite.session.streaming import Stream
+from mailsuite.session.transaction import UNREADABLE, Terms, Transaction
 from mailsuite.wire.core import ConnectionClosed, PeerTooSlow, RemoteProtocolError
 from mailsuite.wire.sasl import ClientCredentials
 from mailsuite.wire.smtp.client import SmtpClientCore
@@ -89,16 +96,19 @@ class RelaySettings:
     """What a relay session is told of its next hop.
 
     `hostname` is what we call ourselves. `hop.host` is the host that was dialled: outcomes name it as the remote.
-    `pipelining` and `chunking` false do without, for peers that offer what they do not do. `window` is how many
-    commands may be without an answer (RFC 2920 section 3.1). `breaks_count` says whether a delivery that was under way
-    when the connection broke counts as attempted.
+    `pipelining`, `chunking` and `checkpoint` false do without, for peers that offer what they do not do. `window` is
+    how many commands may be without an answer (RFC 2920 section 3.1); in `streaming`, how many recipients, and `ahead`
+    is how many messages. `breaks_count` says whether a delivery that was under way when the connection broke counts as
+    attempted.
     """
 
     hostname: str
     hop: NextHop
     pipelining: bool = True
     chunking: bool = True
+    checkpoint: bool = True
     window: int = 100
+    ahead: int = 50
     limits: ReplyLimits | None = None
     breaks_count: bool = True
 
@@ -138,6 +148,7 @@ class RelaySession:
         self._hop = settings.hop
         self._tls = tls
         self._in_thread = in_thread
+        self._pipeline: Pipeline | None = None
         self._held: list[Attempt] = []  # taken from the run and not settled
         self._unknown = self._lost("the outcome is unknown")
         self.end = RelayEnd(Stage.GREETING, self._lost("no greeting came"))
@@ -169,9 +180,15 @@ class RelaySession:
             return None
         except _LOST as error:
             self._end_with(self._lost(str(error)))
+            if not isinstance(error, RemoteProtocolError):
+                self._hear_last_words()
             return None
-        except BaseException:  # cancelled, as the connection was lost while we waited for something else; or a defect
+        except (
+            BaseException
+        ) as error:  # cancelled, as the connection was lost while we waited for something else; or a defect
             self._end_with(self._lost("the session was ended"))
+            if isinstance(error, CancelledError):
+                self._hear_last_words()
             raise
         finally:
             self._give_back()
@@ -249,19 +266,38 @@ class RelaySession:
     async def _relay(self, conversation: IConversation) -> None:
         core: SmtpClientCore = conversation.core
         offers = core.capabilities
+        # There is no TRANSID in LMTP: nobody could tell how many replies a transaction that is resumed would have.
+        checkpoint = offers.checkpoint and self._settings.checkpoint and not self._hop.lmtp
         terms = Terms(
             pipelining=offers.pipelining and self._settings.pipelining,
             chunking=offers.chunking and self._settings.chunking,
             lmtp=self._hop.lmtp,
             window=self._settings.window,
+            names=self._settings.hostname if checkpoint else None,
         )
-        current = await self._next(conversation, terms)
+        self._pipeline = pipeline = Pipeline(conversation)
+        if terms.pipelining and terms.chunking and checkpoint and offers.size:
+            await Stream(
+                pipeline,
+                lambda: self._next(pipeline, terms),
+                self._settle,
+                ahead=self._settings.ahead,
+                window=self._settings.window,
+                breaks_count=self._settings.breaks_count,
+            ).drain()
+        else:
+            await self._overlap(pipeline, terms)
+
+    async def _overlap(self, pipeline: Pipeline, terms: Terms) -> None:
+        """One message after the other; with pipelining the next begins behind the content of the one before."""
+        core = pipeline.core
+        current = await self._next(pipeline, terms)
         while current is not None:
             if not current.begun:
                 current.begin()
             await current.open()
             # Taken before the content is said: once it is, nothing but its reply is waited for.
-            following = current.remainder() or await self._next(conversation, terms)
+            following = current.successor() or await self._next(pipeline, terms)
             await current.say_content()
             if following is not None and terms.pipelining and not core.over:
                 current.make_room()
@@ -272,12 +308,12 @@ class RelaySession:
             if following is not None and core.over:
                 raise ConnectionClosed("the peer has refused content before its end")
             if following is None and not core.over:
-                following = await self._next(conversation, terms)  # what has come since it was asked
+                following = await self._next(pipeline, terms)  # what has come since it was asked
             current = following
 
-    async def _next(self, conversation: IConversation, terms: Terms) -> Transaction | None:
+    async def _next(self, pipeline: Pipeline, terms: Terms) -> Transaction | None:
         """The transaction for the next delivery that the next hop can serve; None when the run is drained."""
-        core: SmtpClientCore = conversation.core
+        core = pipeline.core
         while (delivery := await self._run.next()) is not None:
             attempt = Attempt(delivery, self._hop.host, final=self._hop.lmtp)
             self._held.append(attempt)
@@ -288,7 +324,7 @@ class RelaySession:
                 self._settle(attempt, unreadable)
                 continue
             if mail is not None:
-                return Transaction(conversation, attempt, mail, terms, attempt.waiting)
+                return Transaction(pipeline, attempt, mail, terms, attempt.waiting)
             self._settle(attempt)
         return None
 
@@ -297,17 +333,25 @@ class RelaySession:
         self.end = replace(self.end, settled=self.end.settled + 1)
         self._run.settle(attempt.delivery, attempt.finish(rest or self._unknown))
 
+    def _hear_last_words(self) -> None:
+        """What was answered before the connection ended still counts."""
+        if self._pipeline is not None:
+            self._pipeline.hear_last_words()
+
     def _give_back(self) -> None:
         """Settle what was attempted and release what was not. Does nothing where all went well."""
         why = self.end.outcome or self._unknown
         first = not self.end.settled
+        untried = []
         for attempt in tuple(self._held):
             if self._was_tried(attempt, first=first):
                 self._settle(attempt, why)
             else:
-                self._held.remove(attempt)
-                self._run.release(attempt.delivery)
+                untried.append(attempt)
             first = False
+        for attempt in reversed(untried):  # so that a run which puts each in front has them in order again
+            self._held.remove(attempt)
+            self._run.release(attempt.delivery)
 
     def _was_tried(self, attempt: Attempt, *, first: bool) -> bool:
         """Whether what the end of the connection has left unsettled counts as an attempt."""

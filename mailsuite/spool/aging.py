@@ -1,4 +1,4 @@
-"""What is kept for a set time, and goes when that has passed: events, and parts of messages.
+"""What is kept for a set time, and goes when that has passed: events, parts of messages, names of completed ones.
 
 It goes in small bites, each a transaction's part like any other, so that no mail waits behind it.
 """
@@ -15,7 +15,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from mailsuite.interfaces import SpoolError
-from mailsuite.spool import events, partials
+from mailsuite.spool import completed, events, partials
 from mailsuite.spool.entry import Change
 from mailsuite.spool.transactions import Operation
 
@@ -40,7 +40,8 @@ class Bite(Change):
         old_events = events.expire(db, self._events_before, _EVENTS)
         old_partials = partials.expire(db, self._partials_before, _PARTIALS)
         self.gone = partials.files(old_partials)
-        return old_events == _EVENTS or len(old_partials) == _PARTIALS
+        old_names = completed.expire(db, self._partials_before, _EVENTS)
+        return old_events == _EVENTS or len(old_partials) == _PARTIALS or old_names == _EVENTS
 
 
 class Aging:

@@ -15,8 +15,10 @@ from mailsuite.spool.disk import detached
 from mailsuite.spool.errors import CommitFailed
 from mailsuite.spool.files import ArrivingFile, ContentFiles
 
+Named = tuple[str, int]
+"""The name of a transaction that is complete, and how many octets the peer's content had."""
 # Queues a message whose content is there; the Deferred fires when that is durable.
-Enter = Callable[[str, Envelope, Sequence[Target], Content], Deferred[None]]
+Enter = Callable[[str, Envelope, Sequence[Target], Content, Named | None], Deferred[None]]
 
 
 @implementer(IDraft)
@@ -57,16 +59,19 @@ class SqliteDraft:
         chunks, self._chunks = self._chunks, []
         return self._file.append(b"".join(chunks))
 
-    def commit(self, envelope: Envelope, targets: Sequence[Target]) -> Deferred[None]:
+    def commit(
+        self, envelope: Envelope, targets: Sequence[Target], *, name: str | None = None, received: int = 0
+    ) -> Deferred[None]:
         if not self._open:
             return fail(SpoolError(f"The draft {self.queue_id} is closed"))
         if not targets:
             return fail(ValueError("a message without recipients cannot be queued"))
         self._open = False
+        named = None if name is None else (name, received)
         if self._file is None:
             chunks, self._chunks = self._chunks, []
-            return self._enter(self.queue_id, envelope, targets, MemoryContent(b"".join(chunks)))
-        return detached(self._commit_file(self._file, envelope, targets))
+            return self._enter(self.queue_id, envelope, targets, MemoryContent(b"".join(chunks)), named)
+        return detached(self._commit_file(self._file, envelope, targets, named))
 
     def abort(self) -> None:
         if self._open:
@@ -75,28 +80,33 @@ class SqliteDraft:
             if self._file is not None:
                 self._file.discard()
 
-    def finish(self) -> Deferred[bytes | None]:
+    def finish(self, size: int | None = None) -> Deferred[bytes | None]:
         """End it for `ISpool.keep`: its octets, or None where they are in a file, which is durable then.
 
-        Raises `SpoolError`, at once where it is closed already: then there is nothing to discard.
+        With `size` it is cut back to so many. Raises `SpoolError`, at once where it is closed already: then there is
+        nothing to discard.
         """
         if not self._open:
             raise SpoolError(f"The draft {self.queue_id} is closed")
         self._open = False
+        if size is not None:
+            self.size = min(size, self.size)
         if self._file is not None:
-            return self._file.finish().addCallback(_nothing)
+            return self._file.finish(self.size).addCallback(_nothing)
         chunks, self._chunks = self._chunks, []
-        return succeed(b"".join(chunks))
+        return succeed(b"".join(chunks)[: self.size])
 
     def discard(self) -> None:
         """Remove the file, if there is one, of a draft that was finished and cannot be kept."""
         if self._file is not None:
             self._file.discard()
 
-    async def _commit_file(self, file: ArrivingFile, envelope: Envelope, targets: Sequence[Target]) -> None:
+    async def _commit_file(
+        self, file: ArrivingFile, envelope: Envelope, targets: Sequence[Target], named: Named | None
+    ) -> None:
         try:
             await file.finish()
-            await self._enter(self.queue_id, envelope, targets, self._files.content(self.queue_id, self.size))
+            await self._enter(self.queue_id, envelope, targets, self._files.content(self.queue_id, self.size), named)
         except CommitFailed:
             # The row may be on the disk, and show again at the next start; so its file stays until then.
             raise

@@ -32,6 +32,11 @@ _CONTENT = "contents (message, octets)"
 _RECIPIENT = (
     "recipients (key, message, local_part, domain, original_local_part, original_domain, destination, due, lease_owner)"
 )
+COMPLETE = """
+    INSERT OR REPLACE INTO completed (
+        name, queue_id, reverse_local_part, reverse_domain, body, smtputf8, submitter, targets, received, time
+    ) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
 _MOST_ROWS = 64  # for one statement; a power of two
 
 
@@ -138,6 +143,8 @@ class Change(Operation):
 
     __slots__ = ("due", "gone")
 
+    completion: Row | None = None  # what is remembered of a message that has a name
+
     def __init__(self) -> None:
         super().__init__()
         self.due: Iterable[Destination] = ()
@@ -171,19 +178,21 @@ class Room(NamedTuple):
 class Insertion(Change):
     """Inserts one message. Those that are pending together are inserted together.
 
-    It fails with `SpoolFull` where the `room` that is left is kept for what is in the queue already.
+    It fails with `SpoolFull` where the `room` that is left is kept for what is in the queue already. With `completion`
+    it is remembered that the transaction of a name is complete.
     """
 
-    __slots__ = ("entry", "room", "rows")
+    __slots__ = ("completion", "entry", "room", "rows")
 
     rank = 0
     near = Operation.near | {"entry"}  # what is leased on the spot stays here: its content is not needed twice
 
-    def __init__(self, entry: Entry, room: Room) -> None:
+    def __init__(self, entry: Entry, room: Room, completion: Row | None = None) -> None:
         super().__init__()
         self.entry = entry
         self.rows: Rows = entry[:3]
         self.room = room
+        self.completion = completion
 
     @property
     def entries(self) -> Sequence[Entry]:
@@ -196,6 +205,9 @@ class Insertion(Change):
     def run_together(cls, db: sqlite3.Connection, operations: Sequence[Insertion]) -> None:
         operations[0].room.check()
         insert(db, [operation.rows for operation in operations])
+        completions = [operation.completion for operation in operations if operation.completion is not None]
+        if completions:
+            db.executemany(COMPLETE, completions)
 
 
 def insert(db: sqlite3.Connection, messages: Sequence[Rows]) -> None:

@@ -85,6 +85,7 @@ class ArrivingFile:
         self._error: Exception | None = None
         self._room: Deferred[None] | None = None
         self._finished: Deferred[None] | None = None
+        self._size: int | None = None  # what it is cut back to at its end
         self._closed = False
         self._discarded = False
 
@@ -108,10 +109,14 @@ class ArrivingFile:
             self._room = Deferred()
         return self._room
 
-    def finish(self) -> Deferred[None]:
-        """Write what is left, sync file and directory. Raises `SpoolError`; then all that is left is `discard`."""
+    def finish(self, size: int | None = None) -> Deferred[None]:
+        """Write what is left, cut it back to `size` octets, sync file and directory.
+
+        Raises `SpoolError`; then all that is left is `discard`.
+        """
         if (error := self._trouble()) is not None:
             return fail(error)
+        self._size = size
         self._finished = Deferred()
         self._visit()
         return self._finished
@@ -183,6 +188,8 @@ class ArrivingFile:
                 os.posix_fadvise(self._descriptor, self._position, size, os.POSIX_FADV_DONTNEED)
             self._position += size
             return
+        if self._size is not None:
+            os.ftruncate(self._descriptor, self._size)
         os.fsync(self._descriptor)
         self._close()
         sync_directory(os.path.dirname(self._path))

@@ -21,7 +21,7 @@ from mailsuite.mail.address import Address
 from mailsuite.mail.content import MemoryContent
 from mailsuite.mail.envelope import Envelope
 from mailsuite.mail.history import Event, EventKind
-from mailsuite.mail.partial import Partial
+from mailsuite.mail.partial import Completed, Partial
 from mailsuite.mail.queue import Delivery, HeldMail, Message, Recipient, Result, Settlement
 from mailsuite.mail.route import HOLD, Destination, Target
 from mailsuite.spool.ids import QueueIds
@@ -72,7 +72,8 @@ class MemorySpool:
     """See `ISpool`. A test that wants a broken spool sets `failure`: what would write then raises it.
 
     Events are kept for `history_time` seconds; of parts of messages there are at most `partials_count`, of
-    `partials_octets` in all, each kept for `partials_time` seconds.
+    `partials_octets` in all, each kept for `partials_time` seconds, and so are the last `completed_count` names of
+    completed transactions.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class MemorySpool:
         partials_count: int = 1000,
         partials_octets: int = 1024**3,
         partials_time: float = 48 * 3600.0,
+        completed_count: int = 10_000,
     ) -> None:
         self.failure: SpoolError | None = None
         self._clock = clock
@@ -91,7 +93,9 @@ class MemorySpool:
         self._partials_octets = partials_octets
         self._partials_time = partials_time
         self._events: list[Event] = []
+        self._completed_count = completed_count
         self._parts: dict[str, _Part] = {}
+        self._completed: dict[str, tuple[float, Completed]] = {}  # the oldest first
         self._ids = QueueIds(clock, 0)
         self._keys = count(1)
         self._queue: dict[int, _Waiting] = {}
@@ -258,12 +262,19 @@ class MemorySpool:
     # ------------------------------------------------------------------------------- parts of messages
 
     def keep(
-        self, draft: IDraft, name: str, envelope: Envelope, targets: Sequence[Target], received: int
+        self,
+        draft: IDraft,
+        name: str,
+        envelope: Envelope,
+        targets: Sequence[Target],
+        received: int,
+        *,
+        size: int | None = None,
     ) -> Deferred[None]:
         if not self._open or not isinstance(draft, MemoryDraft):
             return fail(SpoolError("The spool is not open, or this is not a draft of it"))
         try:
-            content = draft.finish()
+            content = draft.finish(size)
         except SpoolError as defect:
             return fail(defect)
         self._parts.pop(name, None)
@@ -276,11 +287,15 @@ class MemorySpool:
             self._parts[name] = _Part(draft.queue_id, content, envelope, tuple(targets), received, now)
         return succeed(None)
 
-    def resume(self, name: str) -> Deferred[Partial | None]:
+    def resume(self, name: str) -> Deferred[Partial | Completed | None]:
         if (error := self._error()) is not None:
             return fail(error)
+        since = self._clock.seconds() - self._partials_time
+        when, completed = self._completed.get(name, (since, None))
+        if completed is not None and when >= since:
+            return succeed(completed)
         part = self._parts.pop(name, None)
-        if part is None or part.kept < self._clock.seconds() - self._partials_time:
+        if part is None or part.kept < since:
             return succeed(None)
         draft = MemoryDraft(part.queue_id, self._commit, part.content)
         return succeed(Partial(draft, part.envelope, part.targets, part.received))
@@ -289,6 +304,13 @@ class MemorySpool:
         if (error := self._error()) is not None:
             return fail(error)
         self._parts.pop(name, None)
+        return succeed(None)
+
+    def heard(self, names: Sequence[str]) -> Deferred[None]:
+        if (error := self._error()) is not None:
+            return fail(error)
+        for name in names:
+            self._completed.pop(name, None)
         return succeed(None)
 
     # ------------------------------------------------------------------------------------------------
@@ -309,10 +331,22 @@ class MemorySpool:
         return [one for one in found if one is not None and one.leased]
 
     def _commit(
-        self, queue_id: str, envelope: Envelope, targets: Sequence[Target], content: MemoryContent
+        self,
+        queue_id: str,
+        envelope: Envelope,
+        targets: Sequence[Target],
+        content: MemoryContent,
+        name: str | None,
+        received: int,
     ) -> Deferred[None]:
         if (error := self._error()) is not None:
             return fail(error)
+        if name is not None:
+            self._completed.pop(name, None)
+            completed = Completed(queue_id, envelope, tuple(targets), received)
+            self._completed[name] = self._clock.seconds(), completed
+            while len(self._completed) > self._completed_count:
+                del self._completed[next(iter(self._completed))]
         news = _News()
         self._enter(queue_id, envelope, targets, content, news)
         self._tell(news)
@@ -395,24 +429,27 @@ class MemoryDraft:
         self.size += len(data)
         self._chunks.append(data)
 
-    def commit(self, envelope: Envelope, targets: Sequence[Target]) -> Deferred[None]:
+    def commit(
+        self, envelope: Envelope, targets: Sequence[Target], *, name: str | None = None, received: int = 0
+    ) -> Deferred[None]:
         if not self._open:
             return fail(SpoolError(f"The draft {self.queue_id} is closed"))
         if not targets:
             return fail(ValueError("a message without recipients cannot be queued"))
         self._open = False
-        return self._commit(self.queue_id, envelope, targets, MemoryContent(b"".join(self._chunks)))
+        content = MemoryContent(b"".join(self._chunks))
+        return self._commit(self.queue_id, envelope, targets, content, name, received)
 
     def abort(self) -> None:
         self._open = False
         self._chunks.clear()
 
-    def finish(self) -> bytes:
-        """End it, for `ISpool.keep`: the octets. Raises `SpoolError` where it is closed already."""
+    def finish(self, size: int | None) -> bytes:
+        """End it, for `ISpool.keep`: the first `size` octets. Raises `SpoolError` where it is closed already."""
         if not self._open:
             raise SpoolError(f"The draft {self.queue_id} is closed")
         self._open = False
-        return b"".join(self._chunks)
+        return b"".join(self._chunks)[:size]
 
 
 def _delivery(together: Sequence[_Waiting]) -> Delivery:

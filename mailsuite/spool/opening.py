@@ -20,7 +20,7 @@ from typing import NamedTuple
 from twisted.logger import Logger
 
 from mailsuite.interfaces import SpoolError
-from mailsuite.spool import partials, schema
+from mailsuite.spool import completed, partials, schema
 from mailsuite.spool.changes import void
 from mailsuite.spool.errors import spool_error
 from mailsuite.spool.files import sweep, sync_directory
@@ -33,13 +33,19 @@ _PAUSE = 0.02
 
 
 class Opened(NamedTuple):
-    """An open spool. Who holds `lock` (a descriptor) holds the directory; `owner` is the lease of this run."""
+    """An open spool. Who holds `lock` (a descriptor) holds the directory; `owner` is the lease of this run.
+
+    `parts` are the names of parts, with the times when they were kept; `completed` those of completed
+    transactions, with their weights.
+    """
 
     lock: int
     db: sqlite3.Connection
     owner: int
     last_message: int
     last_recipient: int
+    parts: dict[str, float]
+    completed: dict[str, int]
 
 
 def database(directory: str) -> str:
@@ -62,7 +68,7 @@ def was_used(directory: str) -> bool:
 def open_spool(directory: str, lease_until: float, partials_since: float) -> Opened:
     """Lock, check, migrate; void dead leases and take ours; sweep. Raises `SpoolError`, leaving nothing open.
 
-    Parts of messages that were kept before `partials_since` go.
+    Parts of messages, and names of completed ones, that were kept before `partials_since` go.
     """
     path = database(directory)
     with ExitStack() as undo:
@@ -79,17 +85,19 @@ def open_spool(directory: str, lease_until: float, partials_since: float) -> Ope
             elif not created:
                 raise SpoolError(f"{path} is empty, but there was a queue in it. {_cure(directory)}")
             schema.migrate(db, path)
-            opened = _take_over(db, lock, lease_until)
-            parts = partials.examine(db, contents(directory), partials_since)
+            owner, last_message, last_recipient = _take_over(db, lease_until)
+            files = partials.examine(db, contents(directory), partials_since)
             known = db.execute("SELECT queue_id FROM messages WHERE in_file")
-            sweep(contents(directory), parts.union(queue_id for (queue_id,) in known.fetchall()))
+            sweep(contents(directory), files.union(queue_id for (queue_id,) in known.fetchall()))
+            parts = dict(db.execute("SELECT name, kept FROM partials ORDER BY kept").fetchall())
+            complete = completed.examine(db, partials_since)
             sync_directory(directory)
             os.pwrite(lock, f"{os.getpid():<20}\n".encode(), 0)
             os.fsync(lock)
         except (OSError, sqlite3.Error) as error:
             raise spool_error(error, path) from error
         undo.pop_all()
-    return opened
+    return Opened(lock, db, owner, last_message, last_recipient, parts, complete)
 
 
 def _make_directory(path: str) -> None:
@@ -138,8 +146,8 @@ def _cure(directory: str) -> str:
     return f"Restore it, or remove {directory} to begin with an empty queue"
 
 
-def _take_over(db: sqlite3.Connection, lock: int, lease_until: float) -> Opened:
-    """End the leases of earlier runs, and begin ours."""
+def _take_over(db: sqlite3.Connection, lease_until: float) -> tuple[int, int, int]:
+    """End the leases of earlier runs, and begin ours; its number, and the last keys of messages and recipients."""
     db.execute("BEGIN IMMEDIATE")
     # We hold the lock, so whoever had these is dead.
     replayed = void(db)
@@ -150,4 +158,4 @@ def _take_over(db: sqlite3.Connection, lock: int, lease_until: float) -> Opened:
     last_message, last_recipient = db.execute(
         "SELECT (SELECT max(key) FROM messages), (SELECT max(key) FROM recipients)"
     ).fetchone()
-    return Opened(lock, db, int(owner or 0), last_message or 0, last_recipient or 0)
+    return int(owner or 0), last_message or 0, last_recipient or 0

@@ -6,26 +6,28 @@ part up again gets it after its row is durably gone: the file grows only then, s
 brings back one with the wrong octets.
 
 What is asked about one name is done one after the other, so a peer that is quicker back than our disk finds what it
-left; parts that nobody waits for any more are put back.
+left; parts that nobody waits for any more are put back. Which names there are is known in memory: what was never kept
+costs nothing.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
 
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from mailsuite.interfaces import SpoolError, SpoolFull
-from mailsuite.mail.address import Address
-from mailsuite.mail.envelope import Body, Envelope
-from mailsuite.mail.partial import Partial
-from mailsuite.mail.route import Destination, Target
+from mailsuite.mail.envelope import Envelope
+from mailsuite.mail.partial import Completed, Partial
+from mailsuite.mail.route import Target
+from mailsuite.spool.columns import ENVELOPE, envelope_of, envelope_row, targets_of, targets_text
+from mailsuite.spool.completed import CompletedNames
 from mailsuite.spool.disk import detached
 from mailsuite.spool.draft import Enter, SqliteDraft
 from mailsuite.spool.entry import Change, Room, Row
@@ -36,9 +38,7 @@ from mailsuite.spool.transactions import Operation
 _T = TypeVar("_T")
 _log = Logger()
 
-_COLUMNS = (
-    "queue_id, reverse_local_part, reverse_domain, body, smtputf8, submitter, targets, received, kept, size, octets"
-)
+_COLUMNS = f"queue_id, {ENVELOPE}, targets, received, kept, size, octets"
 _INSERT = f"INSERT INTO partials (name, weight, {_COLUMNS}) VALUES ({', '.join('?' * 13)})"  # noqa: S608 - constants
 _TAKE = f"DELETE FROM partials WHERE name = ? RETURNING {_COLUMNS}"  # noqa: S608
 _FORGET = "DELETE FROM partials WHERE name = ? RETURNING queue_id, octets IS NULL"
@@ -150,9 +150,12 @@ def examine(db: sqlite3.Connection, directory: str, before: float) -> set[str]:
 
 
 class Partials:
-    """The parts that a running spool keeps. `spill` and `enter` are for the drafts it gives."""
+    """The parts that a running spool keeps, and what it remembers in their place when they are whole.
 
-    def __init__(
+    `found` are the names that were there at its start. `spill` and `enter` are for the drafts it gives.
+    """
+
+    def __init__(  # noqa: PLR0913 - called in one place
         self,
         clock: IReactorTime,
         submit: Callable[[Operation], Deferred[Any]],
@@ -161,7 +164,12 @@ class Partials:
         room: Room,
         spill: int,
         enter: Enter,
+        *,
+        found: dict[str, float],
+        completed: CompletedNames,
     ) -> None:
+        self._known = found  # when each was kept, the oldest first; some may be gone
+        self.completed = completed
         self._clock = clock
         self._submit = submit
         self._files = files
@@ -173,24 +181,32 @@ class Partials:
         self._ended: Deferred[None] | None = None
 
     def keep(
-        self, draft: SqliteDraft, name: str, envelope: Envelope, targets: Sequence[Target], received: int
+        self,
+        draft: SqliteDraft,
+        name: str,
+        envelope: Envelope,
+        targets: Sequence[Target],
+        received: int,
+        size: int | None,
     ) -> Deferred[None]:
         """See `ISpool.keep`."""
         try:
-            finishing = draft.finish()
+            finishing = draft.finish(size)
         except SpoolError as error:
             return fail(error)
         return detached(
             self._in_turn(name, lambda: self._keep(draft, finishing, name, envelope, tuple(targets), received))
         )
 
-    def resume(self, name: str) -> Deferred[Partial | None]:
+    def resume(self, name: str) -> Deferred[Partial | Completed | None]:
         """See `ISpool.resume`. Where the answer was cancelled before it came, the part is put back."""
-        answer: Deferred[Partial | None] = Deferred()
+        if not self._may_have(name):
+            return succeed(None)
+        answer: Deferred[Partial | Completed | None] = Deferred()
 
         async def take() -> None:
             part = None if answer.called else await self._take(name)
-            if part is not None and (answer.called or self._ended is not None):
+            if isinstance(part, Partial) and (answer.called or self._ended is not None):
                 await self._keep(
                     part.draft, part.draft.finish(), name, part.envelope, tuple(part.targets), part.received
                 )
@@ -207,7 +223,7 @@ class Partials:
 
     def forget(self, name: str) -> Deferred[None]:
         """See `ISpool.forget`."""
-        return detached(self._in_turn(name, lambda: self._submit(Forget(name))))
+        return detached(self._in_turn(name, lambda: self._forget(name))) if self._may_have(name) else succeed(None)
 
     def end(self) -> Deferred[None]:
         """Give no more drafts; wait until all that was asked is done."""
@@ -215,6 +231,13 @@ class Partials:
         if not self._last:
             self._ended.callback(None)
         return self._ended
+
+    def _may_have(self, name: str) -> bool:
+        return name in self._known or name in self.completed or name in self._last
+
+    async def _forget(self, name: str) -> None:
+        await self._submit(Forget(name))
+        self._known.pop(name, None)
 
     async def _in_turn(self, name: str, work: Callable[[], Awaitable[_T]]) -> _T:
         before = self._last.get(name)
@@ -243,6 +266,8 @@ class Partials:
             octets = await finishing
             now = self._clock.seconds()
             row = _row(draft, octets, envelope, targets, received, now)
+            # Known from here on: also where a COMMIT fails, for then nobody can tell.
+            self._know(name, now)
             fits = await self._submit(Keep(name, row, self._bounds, self._room, now))
         except CommitFailed:
             # As with messages: the row may be there at the next start, and so must be the file.
@@ -250,18 +275,34 @@ class Partials:
         except SpoolError as error:
             draft.discard()
             # What had the name must not be taken for this one.
-            await self._submit(Forget(name)).addErrback(lambda _: None)
+            with suppress(SpoolError):
+                await self._forget(name)
             if not isinstance(error, SpoolFull):
                 raise
             fits = False
         if not fits:
+            self._known.pop(name, None)
             _log.info("there is no room for the part of a message ({size} octets)", size=draft.size)
 
-    async def _take(self, name: str) -> Partial | None:
+    def _know(self, name: str, now: float) -> None:
+        self._known.pop(name, None)
+        self._known[name] = now
+        old = []
+        for other, kept in self._known.items():
+            if kept >= now - self._bounds.time:
+                break
+            old.append(other)
+        for other in old:
+            del self._known[other]
+
+    async def _take(self, name: str) -> Partial | Completed | None:
+        if name in self.completed and (completed := await self.completed.recall(name)) is not None:
+            return completed
         row = await self._submit(Take(name, self._clock.seconds() - self._bounds.time))
+        self._known.pop(name, None)
         if row is None:
             return None
-        queue_id, local_part, domain, body, smtputf8, submitter, targets, received, _, size, octets = row
+        queue_id, *envelope, targets, received, _, size, octets = row
         held: bytes | ArrivingFile = octets
         if octets is None:
             try:
@@ -270,9 +311,8 @@ class Partials:
                 _log.error("the part {queue_id} is lost: {error}", queue_id=queue_id, error=error)
                 self._files.unlink([queue_id])
                 return None
-        envelope = Envelope(_address(local_part, domain), Body(body), bool(smtputf8), submitter)
         draft = SqliteDraft(queue_id, self._spill, self._files, self._enter, size, held)
-        return Partial(draft, envelope, _targets(targets), received)
+        return Partial(draft, envelope_of(tuple(envelope)), targets_of(targets), received)
 
 
 def _row(
@@ -283,39 +323,12 @@ def _row(
     received: int,
     now: float,
 ) -> Row:
-    reverse = envelope.reverse_path
     return (
         draft.queue_id,
-        None if reverse is None else reverse.local_part,
-        None if reverse is None else reverse.domain,
-        envelope.body.value,
-        envelope.smtputf8,
-        envelope.submitter,
-        json.dumps([_plain(target) for target in targets], separators=(",", ":")),
+        *envelope_row(envelope),
+        targets_text(targets),
         received,
         now,
         draft.size,
         octets,
     )
-
-
-def _plain(target: Target) -> list[str | None]:
-    address, original = target.address, target.original
-    return [
-        address.local_part,
-        address.domain,
-        str(target.destination),
-        None if original is None else original.local_part,
-        None if original is None else original.domain,
-    ]
-
-
-def _targets(text: str) -> tuple[Target, ...]:
-    return tuple(
-        Target(Address(local_part, domain), Destination.parse(destination), _address(original, original_domain))
-        for local_part, domain, destination, original, original_domain in json.loads(text)
-    )
-
-
-def _address(local_part: str | None, domain: str | None) -> Address | None:
-    return None if local_part is None or domain is None else Address(local_part, domain)

@@ -170,6 +170,22 @@ MIGRATIONS: tuple[str, ...] = (
         DELETE FROM held WHERE destination = OLD.destination AND messages = 0;
     END;
     """,
+    # 3: transactions with a name that are complete
+    """
+    CREATE TABLE completed (
+        name TEXT PRIMARY KEY,
+        queue_id TEXT NOT NULL,
+        reverse_local_part TEXT,           -- both NULL: the null sender
+        reverse_domain TEXT,
+        body TEXT NOT NULL,
+        smtputf8 INTEGER NOT NULL,
+        submitter TEXT,
+        targets TEXT NOT NULL,             -- as in partials
+        received INTEGER NOT NULL,
+        time REAL NOT NULL
+    );
+    CREATE INDEX completed_by_age ON completed (time);
+    """,
 )
 VERSION = len(MIGRATIONS)
 

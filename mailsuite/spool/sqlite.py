@@ -32,16 +32,17 @@ from mailsuite.mail.address import Address
 from mailsuite.mail.content import Content, MemoryContent
 from mailsuite.mail.envelope import Envelope
 from mailsuite.mail.history import Event, EventKind
-from mailsuite.mail.partial import Partial
+from mailsuite.mail.partial import Completed, Partial
 from mailsuite.mail.queue import Delivery, HeldMail, Message, Report, Settlement
 from mailsuite.mail.route import HOLD, Destination, Target
 from mailsuite.spool import claims, opening
 from mailsuite.spool.aging import Aging
 from mailsuite.spool.changes import EndOfLease, Hurry, Judgement, Move, Release, Renewal, Reroute, Rerouted, Settling
 from mailsuite.spool.claims import Claim, Claimed, as_deliveries, read_deliveries
+from mailsuite.spool.completed import CompletedNames, completion_row
 from mailsuite.spool.contents import StoredContent
 from mailsuite.spool.disk import Disk, Readers, detached
-from mailsuite.spool.draft import SqliteDraft
+from mailsuite.spool.draft import Named, SqliteDraft
 from mailsuite.spool.entry import Change, Entries, Entry, Insertion, Room
 from mailsuite.spool.errors import spool_error
 from mailsuite.spool.events import Record, as_events, history_query
@@ -84,7 +85,9 @@ class SqliteSpool:
     `threads` bounds those that read contents and write files.
 
     Events are kept for `history_time` seconds. Of parts of messages there are at most `partials_count`, of
-    `partials_octets` in all, each kept for `partials_time` seconds.
+    `partials_octets` in all, each kept for `partials_time` seconds; so long it is also known which transactions were
+    completed, the last `completed_count` of them, as far as their names and recipients take no more than
+    `completed_octets` in all.
 
     With `process` the database has a process of its own, which is faster where the reactor is busy. `lost` is told when
     that has ended by itself: nothing can be written then until the spool, or the server, is started again.
@@ -106,6 +109,8 @@ class SqliteSpool:
         partials_count: int = 1000,
         partials_octets: int = 1024**3,
         partials_time: float = 48 * 3600.0,
+        completed_count: int = 10_000,
+        completed_octets: int = 16 * 1024**2,
         process: bool = False,
         lost: Callable[[SpoolError], object] | None = None,
     ) -> None:
@@ -121,6 +126,7 @@ class SqliteSpool:
         self._threads = threads
         self._history_time = history_time
         self._bounds = Bounds(partials_count, partials_octets, partials_time)
+        self._completed_bounds = completed_count, completed_octets, partials_time
         self._watcher: IQueueWatcher | None = None
         self._run: _Run | None = None
         self._open = False
@@ -156,6 +162,17 @@ class SqliteSpool:
         writer = Writer(self._reactor, transactions, self._path, self._committed)
         files = ContentFiles(opening.contents(self._directory), disk)
         aging = Aging(self._clock, writer.submit, self._history_time, self._bounds.time)
+        partials = Partials(
+            self._clock,
+            writer.submit,
+            files,
+            self._bounds,
+            self._room,
+            self._spill,
+            self._enter,
+            found=opened.parts,
+            completed=CompletedNames(self._clock, writer.submit, opened.completed, *self._completed_bounds),
+        )
         self._run = _Run(
             opened.owner,
             opened.lock,
@@ -165,7 +182,7 @@ class SqliteSpool:
             disk,
             files,
             Readers(self._path),
-            Partials(self._clock, writer.submit, files, self._bounds, self._room, self._spill, self._enter),
+            partials,
             aging,
         )
         writer.start()
@@ -227,11 +244,23 @@ class SqliteSpool:
         run = self._running()
         return SqliteDraft(run.ids.next(), self._spill, run.files, self._enter)
 
-    def _enter(self, queue_id: str, envelope: Envelope, targets: Sequence[Target], content: Content) -> Deferred[None]:
+    def _enter(
+        self,
+        queue_id: str,
+        envelope: Envelope,
+        targets: Sequence[Target],
+        content: Content,
+        named: Named | None = None,
+    ) -> Deferred[None]:
         run = self._run  # also while it is closing: a file that was being finished is committed yet
         if run is None:
             return fail(self._closed())
-        return run.writer.submit(Insertion(run.entries.make(queue_id, envelope, targets, content), self._room))
+        completion = None
+        if named is not None:
+            name, received = named
+            completion = completion_row(name, queue_id, envelope, targets, received, self._clock.seconds())
+        entry = run.entries.make(queue_id, envelope, targets, content)
+        return run.writer.submit(Insertion(entry, self._room, completion))
 
     def _enter_report(self, report: Report) -> Entry:
         run = self._running()
@@ -355,17 +384,27 @@ class SqliteSpool:
     # -------------------------------------------------------------------------------- parts of messages
 
     def keep(
-        self, draft: IDraft, name: str, envelope: Envelope, targets: Sequence[Target], received: int
+        self,
+        draft: IDraft,
+        name: str,
+        envelope: Envelope,
+        targets: Sequence[Target],
+        received: int,
+        *,
+        size: int | None = None,
     ) -> Deferred[None]:
         if not isinstance(draft, SqliteDraft):
             return fail(SpoolError("What is to be kept is not a draft of this spool"))
-        return self._ask(lambda parts: parts.keep(draft, name, envelope, targets, received))
+        return self._ask(lambda parts: parts.keep(draft, name, envelope, targets, received, size))
 
-    def resume(self, name: str) -> Deferred[Partial | None]:
+    def resume(self, name: str) -> Deferred[Partial | Completed | None]:
         return self._ask(lambda parts: parts.resume(name))
 
     def forget(self, name: str) -> Deferred[None]:
         return self._ask(lambda parts: parts.forget(name))
+
+    def heard(self, names: Sequence[str]) -> Deferred[None]:
+        return self._ask(lambda parts: parts.completed.heard(names))
 
     def _ask(self, ask: Callable[[Partials], Deferred[_T]]) -> Deferred[_T]:
         try:
@@ -429,6 +468,8 @@ class SqliteSpool:
                     due.update(dict.fromkeys(entry.due))
                 due.update(dict.fromkeys(operation.due))
                 gone.update(dict.fromkeys(operation.gone))
+                if operation.completion is not None and self._run is not None:
+                    self._run.partials.completed.add(operation.completion)
         if gone and self._run is not None:
             self._run.files.unlink(list(gone))
         if self._watcher is None:

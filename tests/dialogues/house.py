@@ -4,12 +4,12 @@ Settings (each may stand more than once; nothing of it is needed):
 
     offer: lmtp starttls require-tls require-auth no-chunking no-smtputf8 line-ends=reject auth=PLAIN,LOGIN
            max-size=1000 max-line=80 max-response=80 max-errors=3       secure-auth=PLAIN is offered under TLS
-           odmr etrn atrn turn
+           odmr etrn atrn turn checkpoint
     door: turn submission max-recipients=2 trusted=192.0.2.0/24 tls-fails
     user: fred secret fred@example.org,@example.com     name, password, the addresses that it may send as
     certificate: fred                                   whom the client's certificate names, under TLS
     mailboxes: anna@example.net                         instead of anna, bob, chris and postmaster there
-    spool: full-at=draft broken-at=write ...            draft, write or commit
+    spool: full-at=draft broken-at=write ...            draft, write, commit, keep or resume
     customer, held, atrn, etrn: see `held`
 
 The router knows the mailboxes; other names in their domains are unknown, other domains are for relaying. A mailbox
@@ -18,7 +18,7 @@ named `defect` makes it raise what nobody expects, for `unreadable` there is no 
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_network
 from typing import Any
@@ -31,8 +31,10 @@ from mailsuite.interfaces import DirectoryUnavailable, IAuthenticator, IDraft, I
 from mailsuite.mail import replies
 from mailsuite.mail.address import Address, parse_mailbox
 from mailsuite.mail.envelope import Envelope
+from mailsuite.mail.partial import Completed, Partial
 from mailsuite.mail.route import Destination, Target
 from mailsuite.mail.session import Identity, Peer, SecretKind, TLSFacts
+from mailsuite.session.checkpoints import Checkpoints
 from mailsuite.session.inbound import Door
 from mailsuite.wire.sasl import ServerParameters, derive_scram_secret
 from mailsuite.wire.smtp.content import LineEndRule
@@ -53,6 +55,7 @@ _FLAGS = {
     "etrn": "etrn",
     "atrn": "atrn",
     "turn": "turn",
+    "checkpoint": "checkpoint",
 }
 _NUMBERS = {
     "max-size": "max_size",
@@ -116,13 +119,17 @@ class FakeDraft:
         self.content += data
         return self.spool.pace.pause()
 
-    async def commit(self, envelope: Envelope, targets: tuple[Target, ...]) -> None:
+    async def commit(
+        self, envelope: Envelope, targets: tuple[Target, ...], *, name: str | None = None, received: int = 0
+    ) -> None:
         assert self.state == "open"
         self.state = "committing"
         await self.spool.pace.step()
         self.spool.may_fail("commit")
         self.state = "committed"
         self.spool.messages.append(Message(self.queue_id, envelope, tuple(targets), bytes(self.content)))
+        if name is not None:
+            self.spool.completed[name] = Completed(self.queue_id, envelope, tuple(targets), received)
 
     def abort(self) -> None:
         if self.state == "open":
@@ -132,18 +139,49 @@ class FakeDraft:
 
 @dataclass
 class FakeSpool:
-    """Only what a door asks of an `ISpool`: drafts."""
+    """Only what a door asks of an `ISpool`: drafts, and what is kept under a name."""
 
     pace: Pace
     failures: dict[str, Exception] = field(default_factory=dict)  # where: what
     messages: list[Message] = field(default_factory=list)
     drafts: list[FakeDraft] = field(default_factory=list)
+    parts: dict[str, Partial] = field(default_factory=dict)
+    completed: dict[str, Completed] = field(default_factory=dict)
 
     def draft(self) -> FakeDraft:
         self.may_fail("draft")
         draft = FakeDraft(self, f"Q{len(self.drafts) + 1}")
         self.drafts.append(draft)
         return draft
+
+    async def keep(
+        self,
+        draft: FakeDraft,
+        name: str,
+        envelope: Envelope,
+        targets: tuple[Target, ...],
+        received: int,
+        *,
+        size: int | None = None,
+    ) -> None:
+        assert draft.state == "open"
+        draft.state = "kept"
+        self.may_fail("keep")
+        del draft.content[size:]
+        self.parts[name] = Partial(draft, envelope, targets, received)
+
+    async def resume(self, name: str) -> Partial | Completed | None:
+        await self.pace.step()
+        self.may_fail("resume")
+        part = self.parts.pop(name, None)
+        if part is not None:
+            assert part.draft.state == "kept"
+            part.draft.state = "open"
+        return self.completed.get(name) or part
+
+    async def heard(self, names: Sequence[str]) -> None:
+        for name in names:
+            self.completed.pop(name, None)
 
     def may_fail(self, where: str) -> None:
         if where in self.failures:
@@ -265,6 +303,7 @@ class House:
             max_recipients=int(words.get("max-recipients", "1000")),
             on_demand=self.on_demand,
             turn_allowed="turn" in words,
+            checkpoints=Checkpoints(worth_keeping=1),
         )
 
     @property

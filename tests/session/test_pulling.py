@@ -4,6 +4,8 @@ import re
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.internet.error import ConnectionLost
 from zope.interface.verify import verifyObject
 
@@ -15,6 +17,7 @@ from mailsuite.wire.smtp.offer import Offer
 from tests.dialogues.house import FakeRouter, FakeSpool, Pace
 from tests.net.support import Side
 from tests.session.scripted import TLS, ScriptedConversation, finish
+from tests.session.test_relay_with_server import Babbler, JoinedConversation
 from tests.wire.smtp.client_dialogue import one_by_one, whole
 
 HOST = "odmr.example.net"
@@ -229,6 +232,23 @@ def test_what_cannot_work_is_refused_at_once():
     with pytest.raises(ValueError, match="turn"):
         PullSession(PullSettings("a", "b"))
     assert "secret" not in repr(PullSettings("a", "b", **LOGIN))
+
+
+PIECES = [
+    *(b"220 a\r\n", b"250 a\r\n", b"250-a\r\n", b"354 a\r\n", b"334 YQ==\r\n", b"334 !\r\n", b"235 ok\r\n"),
+    *(b"250-a\r\n250-AUTH CRAM-MD5 PLAIN\r\n250-ETRN\r\n250 ATRN\r\n", b"250-a\r\n250 AUTH LOGIN\r\n"),
+    *(b"421 a\r\n", b"453 a\r\n", b"550 a\n", b"\r\n", b"2", b"\xff\n", b"a" * 13_000),
+]
+
+
+@given(st.booleans(), st.lists(st.one_of(st.sampled_from(PIECES), st.binary(max_size=6)), max_size=25))
+def test_no_provider_can_make_the_session_raise(etrn, pieces):
+    session = session_for(tls="none", etrn=etrn, domains=("a.example",), turn=lambda: (SmtpClientCore(), None), **LOGIN)
+    conversation = JoinedConversation(session.core(), Babbler([b"220 hi\r\n", *pieces]), whole)
+    conversation.tls = TLS
+    handover = finish(session(conversation))
+    assert (handover is not None) == (session.end.stage is PullStage.RECEIVING)
+    assert session.end.text
 
 
 # ------------------------------------------------------------------------------------------------ ETRN

@@ -131,7 +131,7 @@ def test_migration_counts_what_is_held_already(pump: Pump, directory: Path) -> N
     db = sqlite3.connect(directory / "queue.db", isolation_level=None)
     for name in ("held_comes", "held_goes", "held_is_moved_in", "held_is_moved_out"):
         db.execute(f"DROP TRIGGER {name}")
-    for name in ("held", "events", "partials"):
+    for name in ("held", "events", "partials", "completed"):
         db.execute(f"DROP TABLE {name}")
     db.execute("DROP INDEX recipients_held")
     db.execute("PRAGMA user_version = 1")

@@ -53,3 +53,9 @@ class Walk:
     def wrong(self, step: str, text: str, cure: str) -> Wrong:
         """What ends the walk, to be raised."""
         return Wrong(Finding(step, Verdict.WRONG, text, cure))
+
+
+def split(sentence: str) -> tuple[str, str]:
+    """What is wrong, and its cure, of a sentence that has both."""
+    text, semicolon, cure = sentence.rpartition("; ")
+    return (text, cure) if semicolon else (sentence, "mend that, and see by `mailsuite check`")

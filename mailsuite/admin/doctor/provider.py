@@ -12,7 +12,7 @@ from typing import Final
 
 from cryptography import x509
 
-from mailsuite.admin.doctor.findings import Walk
+from mailsuite.admin.doctor.findings import Walk, split
 from mailsuite.admin.doctor.judging import Fault, faults_of, last_day
 from mailsuite.admin.doctor.network import AsksAround
 from mailsuite.admin.doctor.site import IsHere, KnownCustomer
@@ -20,7 +20,7 @@ from mailsuite.admin.doctor.visit import Place, Reached, Seen
 from mailsuite.config import Listen, Settings
 from mailsuite.delivery.retry import span
 from mailsuite.interfaces import DirectoryUnavailable, SpoolError
-from mailsuite.mail.address import domain_key, is_below
+from mailsuite.mail.address import domain_key
 from mailsuite.net.resolver import NULL_MX, DnsFailure
 from mailsuite.service import StartError, preflight
 from mailsuite.service.endpoints import place_of
@@ -74,7 +74,7 @@ class ProviderWalk:
         try:
             preflight(self._settings)
         except StartError as error:
-            raise self._walk.wrong("configuration", *_split(f"{self._source}: {error}")) from None
+            raise self._walk.wrong("configuration", *split(f"{self._source}: {error}")) from None
         self._walk.ok("configuration", self._source)
         directory = self._settings.data_directory
         if not directory.is_dir():
@@ -97,17 +97,20 @@ class ProviderWalk:
             customer = known.customer
             if known.has_password:
                 continue
+            cure = (
+                "add password_file to its [[customer]] table, and restart the server"
+                if known.is_configured
+                else f"give it a password by `mailsuite customer passwd {customer.name}`"
+            )
             if customer.certificate is None:
                 raise self._walk.wrong(
-                    step,
-                    f"{customer.name} cannot log in: it has neither a password nor a certificate",
-                    f"give it one by `mailsuite customer passwd {customer.name}`",
+                    step, f"{customer.name} cannot log in: it has neither a password nor a certificate", cure
                 )
             if self._settings.tls.client_ca is None:
                 raise self._walk.wrong(
                     step,
                     f"{customer.name} logs in by its certificate only, and tls.client_ca does not say whose are taken",
-                    f"set that, or give it a password by `mailsuite customer passwd {customer.name}`",
+                    f"set that, or {cure}",
                 )
         self._walk.ok(step, ", ".join(f"{one.customer.name} ({', '.join(one.customer.domains)})" for one in customers))
         return customers
@@ -169,14 +172,13 @@ class ProviderWalk:
 
     def _judge_visit(self, door: _Door, seen: Seen) -> None:
         walk, place, service = self._walk, door.place, door.listen.service
-        if seen.reached < Reached.GREETED and not (seen.reached < Reached.CONNECTED and _is_of_tls(seen)):
+        if seen.reached < Reached.GREETED:
             raise walk.wrong(
                 f"{service} port",
-                f"{place} does not answer as it should: {seen.trouble}",
+                str(seen.trouble) if seen.reached < Reached.CONNECTED else f"{place}: {seen.trouble}",
                 f"start the server by `twistd mailsuite --config {self._source}`, or see its log",
             )
-        if not _is_of_tls(seen) or seen.reached >= Reached.GREETED:
-            walk.ok(f"{service} port", f"{place}: {seen.greeting}")
+        walk.ok(f"{service} port", f"{place}: {seen.greeting}")
         if place.tls != "none" and seen.reached < Reached.SECURED:
             raise walk.wrong(
                 f"{service} TLS",
@@ -217,8 +219,8 @@ class ProviderWalk:
         elif Fault.SELF_SIGNED in faults:
             walk.warn(
                 step,
-                f"{faults[Fault.SELF_SIGNED]}, so customers must have tls = \"required\"",
-                f"name one of an authority for {hostname} in [tls]; then they can have \"verified\"",
+                f'{faults[Fault.SELF_SIGNED]}, so customers must have tls = "required"',
+                f'name one of an authority for {hostname} in [tls]; then they can have "verified"',
             )
         else:
             walk.ok(step, f"for {hostname}, until {last_day(certificate)}")
@@ -232,7 +234,8 @@ class ProviderWalk:
 
     async def _own_addresses(self) -> set[str]:
         """What leads to us: the addresses of our name, and those that we listen at."""
-        found = {str(place_of(listen.endpoint).address) for listen in self._settings.listen}
+        listening = (place_of(listen.endpoint).address for listen in self._settings.listen)
+        found = {str(address) for address in listening if address is not None and not address.is_unspecified}
         try:
             found.update(await self._network.addresses(self._settings.hostname))
         except DnsFailure:
@@ -242,8 +245,10 @@ class ProviderWalk:
     async def _ask_mx(self, domain: str, ours: set[str]) -> None:
         hostname, walk = domain_key(self._settings.hostname), self._walk
         record = f"have its owner add to the DNS: {domain}. MX 10 {hostname}."
-        if any(domain == top or is_below(domain, top) for top in _NOT_IN_DNS):
-            walk.warn("MX", f"{domain} is a name for trials, which the DNS does not have", "take a real one for real mail")
+        if domain.rpartition(".")[2] in _NOT_IN_DNS:
+            walk.warn(
+                "MX", f"{domain} is a name for trials, which the DNS does not have", "take a real one for real mail"
+            )
             return
         try:
             hosts = [mx.host for mx in await self._network.mx(domain) if mx != NULL_MX]
@@ -288,19 +293,8 @@ class ProviderWalk:
                     "held mail",
                     f"{customer.name} has not collected {one.domain} for {span(self._now - one.oldest)}, and mail "
                     + (f"expires in {span(left)}" if left > 0 else "expires now"),
-                    f"ask there why, or give it time by `mailsuite customer set {customer.name} --hold-time TIME`",
+                    "ask there why, or raise its hold time",
                 )
         if is_calm:
             count = sum(one.messages for one in held if one.domain in owners)
             self._walk.ok("held mail", "1 message" if count == 1 else f"{count} messages")
-
-
-def _is_of_tls(seen: Seen) -> bool:
-    """Whether a visit that was under TLS from the first octet met somebody, and TLS failed."""
-    return seen.trouble is not None and ("certificate" in seen.trouble or "SSL" in seen.trouble.upper())
-
-
-def _split(sentence: str) -> tuple[str, str]:
-    """What is wrong, and its cure, of a sentence that has both."""
-    text, semicolon, cure = sentence.rpartition("; ")
-    return (text, cure) if semicolon else (sentence, "mend that, and see by `mailsuite check`")

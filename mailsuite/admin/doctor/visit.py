@@ -5,6 +5,7 @@ Nothing is asked for and nothing is changed there. Credentials go over TLS only.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
@@ -20,6 +21,7 @@ from mailsuite.wire.core import ConnectionClosed, PeerTooSlow, RemoteProtocolErr
 from mailsuite.wire.sasl import ClientCredentials
 from mailsuite.wire.smtp.capabilities import Capabilities
 from mailsuite.wire.smtp.client import SmtpClientCore
+from mailsuite.wire.smtp.client_states import LEGAL
 from mailsuite.wire.smtp.commands import Ehlo, Quit, StartTls
 
 _LOST = (ConnectionClosed, PeerTooSlow, RemoteProtocolError)
@@ -79,6 +81,14 @@ class Seen:
         return self.secure or self.plain or Capabilities()
 
 
+class _Ended(Exception):
+    """The visit has come to its end, with leave to be taken."""
+
+    def __init__(self, trouble: str, reply: Reply | None = None) -> None:
+        super().__init__(trouble)
+        self.reply = reply
+
+
 class VisitSession:
     """Visits; `seen` is filled in on the way. `tls` is what `Handover.tls` takes, None for a visit without STARTTLS."""
 
@@ -103,11 +113,15 @@ class VisitSession:
     async def _guarded(self, talk: Any, conversation: IConversation) -> Handover | None:  # noqa: ANN401 - one of ours
         try:
             handover: Handover | None = await talk(conversation)
+        except _Ended as end:
+            self._note(str(end), end.reply)
+            await self._quit(conversation)
+            return None
         except HungUp as hung_up:
-            self._end(f"it hangs up: {hung_up.reply}", hung_up.reply)
+            self._note(f"it hangs up: {hung_up.reply}", hung_up.reply)
             return None
         except _LOST as error:
-            self._end(f"the connection was lost: {error}")
+            self._note(f"the connection was lost: {error}")
             return None
         return handover
 
@@ -116,10 +130,9 @@ class VisitSession:
         reply = (await hear(conversation)).reply
         seen.greeting = str(reply).partition("\n")[0]
         if not reply.is_positive:
-            return self._end(f"it does not serve us: {reply}", reply)
+            raise _Ended(f"it does not serve us: {reply}", reply)
         seen.reached = Reached.GREETED
-        if not await self._say_hello(conversation):
-            return None
+        await self._say_hello(conversation)
         seen.plain = conversation.core.capabilities
         seen.reached = Reached.HEARD
         if conversation.tls is not None:
@@ -133,44 +146,44 @@ class VisitSession:
                     seen.trouble = "the TLS handshake has failed"  # until it has not
                     return Handover(SmtpClientCore(greeted=True), self._go_on_secured, self._tls)
                 if place.tls != "opportunistic":
-                    return self._end(f"it refuses STARTTLS: {reply}", reply)
+                    raise _Ended(f"it refuses STARTTLS: {reply}", reply)
             elif place.tls != "opportunistic":
-                return self._end("it does not offer STARTTLS")
+                raise _Ended("it does not offer STARTTLS")
         return await self._log_in(conversation)
 
     async def _finish(self, conversation: IConversation) -> Handover | None:
         """Behind STARTTLS."""
         if conversation.tls is not None:
             self.seen.protocol = conversation.tls.version
-        if not await self._say_hello(conversation):
-            return None
+        await self._say_hello(conversation)
         self.seen.secure = conversation.core.capabilities
         return await self._log_in(conversation)
 
-    async def _say_hello(self, conversation: IConversation) -> bool:
+    async def _say_hello(self, conversation: IConversation) -> None:
         reply = await exchange(conversation, Ehlo(self._hostname))
         if not reply.is_positive:
-            self._end(f"it refuses EHLO: {reply}", reply)
-        return reply.is_positive
+            raise _Ended(f"it refuses EHLO: {reply}", reply)
 
     async def _log_in(self, conversation: IConversation) -> Handover | None:
         place = self._place
         if place.username is not None:
             if conversation.tls is None:
-                return self._end("credentials go over TLS only, and it is in plaintext")
+                raise _Ended("credentials go over TLS only, and it is in plaintext")
             try:
                 credentials = ClientCredentials(place.username, place.password)
                 await authenticate(conversation, credentials, self._in_thread)
             except NotAuthenticated as error:
-                return self._end(str(error), error.reply)
+                raise _Ended(str(error), error.reply) from None
             self.seen.reached = Reached.AUTHENTICATED
         self.seen.reached = Reached.DONE
-        try:
-            await exchange(conversation, Quit())
-        except (HungUp, *_LOST):
-            return None
+        await self._quit(conversation)
         return None
 
-    def _end(self, trouble: str, reply: Reply | None = None) -> None:
-        if self.seen.reached is not Reached.DONE:
-            self.seen.trouble, self.seen.reply = trouble, reply
+    async def _quit(self, conversation: IConversation) -> None:
+        """Take leave; nothing depends on it any more."""
+        if conversation.core.state in LEGAL[Quit]:
+            with suppress(HungUp, *_LOST):
+                await exchange(conversation, Quit())
+
+    def _note(self, trouble: str, reply: Reply | None = None) -> None:
+        self.seen.trouble, self.seen.reply = trouble, reply

@@ -10,8 +10,9 @@ answers, after a BDAT chunk as well. In LMTP the end of the content gets one `Re
 accepted.
 
 A MAIL with a TRANSID may be answered by 355 (RFC 1845): `checkpoint.offset_of` its reply is where the content is to be
-taken up, so a BDAT, whose content follows at once, waits for that answer. After a positive answer to ATRN or TURN the
-core is done, as after STARTTLS: what comes then stands in `trailing_data`, for the server that we are from there on.
+taken up. Whoever says BDAT before that answer must know what the octets come to if it is a 355. After a positive answer
+to ATRN or TURN the core is done, as after STARTTLS: what comes then stands in `trailing_data`, for the server that we
+are from there on.
 
 A negative reply may come while content is still being said. In DATA the connection can then only be closed: what is
 said of the content from there on goes nowhere. A BDAT chunk is said to its end.
@@ -244,8 +245,6 @@ class SmtpClientCore:
         if isinstance(command, Bdat):
             end = ContentEnd(command.last)
             # RFC 2033 section 4.3: the last chunk is answered for each recipient; that is no refusal of the chunk.
-            if any(awaited.kind is Kind.CHECKPOINTED_MAIL for awaited in self._awaited):
-                raise LocalProtocolError("BDAT before it is known where the content begins")  # RFC 1845 section 3
             last = Kind.CONTENT if self.lmtp else Kind.LAST_CHUNK
             awaited = _Awaited(end, last if command.last else Kind.CHUNK)
             self._outgoing = _Chunk(awaited, command.size)

@@ -227,9 +227,13 @@ class Turn(Command):
 
 @dataclass(frozen=True, slots=True)
 class Content(Event):
-    """Some octets of the content, as meant: dots unstuffed, frames taken off, line ends by the configured rule."""
+    """Some octets of the content, as meant: dots unstuffed, frames taken off, line ends by the configured rule.
+
+    `altered`: that rule has changed something, here or before, so that octets cannot be counted any more.
+    """
 
     data: bytes
+    altered: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

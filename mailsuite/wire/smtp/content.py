@@ -30,7 +30,7 @@ class LineEndRule(StrEnum):
 class DotReader:
     """Reads the content of one DATA command."""
 
-    __slots__ = ("_held", "_left", "_rule", "_virtual", "ended", "fault")
+    __slots__ = ("_held", "_left", "_rule", "_virtual", "altered", "ended", "fault")
 
     def __init__(self, rule: LineEndRule, max_size: int | None) -> None:
         # The CR LF that ended the DATA command begins the first line: it is needed to see a dot there.
@@ -39,6 +39,7 @@ class DotReader:
         self._rule = rule
         self._left = max_size
         self.fault: Reply | None = None
+        self.altered = False  # by the rule
         self.ended = False
 
     def read(self, buffer: ReceiveBuffer) -> bytes:
@@ -73,6 +74,7 @@ class DotReader:
         if self._virtual:
             content, self._virtual = content[self._virtual :], 0
         if bare_lf:
+            self.altered = True
             content = content.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
         if self._left is not None:
             self._left -= len(content)
@@ -86,6 +88,8 @@ class ChunkReader:
     """Reads the octets of one BDAT chunk, which are content as they are."""
 
     __slots__ = ("_left", "fault")
+
+    altered = False
 
     def __init__(self, size: int, fault: Reply | None = None) -> None:
         self._left = size

@@ -123,6 +123,11 @@ class SmtpServerCore:
         """Whether a message is under way, from MAIL to the reply to its end."""
         return self.state in TRANSACTION or self._pending is Mail
 
+    @property
+    def content_fault(self) -> Reply | None:
+        """What is wrong with the content that flows, before its end comes and tells it."""
+        return None if self._reader is None else self._reader.fault
+
     def receive_data(self, data: bytes) -> None:
         """Take what the peer sent; empty octets say that it has ended its side."""
         if data:
@@ -214,7 +219,7 @@ class SmtpServerCore:
         if not reader.ended:
             content = reader.read(self._buffer)
             if content:
-                return Content(content)
+                return Content(content, reader.altered)
             if not reader.ended:
                 return NEED_DATA
         if self._unseen is not None:

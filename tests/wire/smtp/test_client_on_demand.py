@@ -209,14 +209,36 @@ def test_commands_pipelined_behind_a_mail_that_is_resumed() -> None:
     assert core.state is State.CONTENT
 
 
-def test_chunk_waits_until_it_is_known_where_the_content_begins() -> None:
+def test_transactions_may_follow_each_other_without_any_answer() -> None:
     core = ready()
-    core.send(CHECKPOINTED)
-    core.send(Rcpt(BOB))
-    with pytest.raises(LocalProtocolError, match="where the content begins"):
+    for _ in range(3):
+        core.send(CHECKPOINTED)
+        core.send(Rcpt(BOB))
         core.send(Bdat(3, last=True))
-    hear(core, b"250 ok\r\n")
-    core.send(Bdat(3, last=True))
+        core.send(Content(b"hi!"))
+        core.send(ContentEnd())
+        core.send(Rset())
+    assert core.outstanding == 12
+    good = b"250 ok\r\n" * 4
+    events = hear(core, good + b"355 3 I have it\r\n250 ok\r\n554 no more\r\n250 ok\r\n" + good)
+    assert [event.reply.code for event in events if isinstance(event, Replied)] == [
+        *[250] * 4,
+        355,
+        250,
+        554,
+        *[250] * 5,
+    ]
+    assert core.state is State.READY
+
+
+def test_refusals_within_a_deep_pipeline_take_nothing_with_them() -> None:
+    core = ready()
+    for _ in range(2):
+        for command in (CHECKPOINTED, Rcpt(BOB), Bdat(0, last=True), ContentEnd(), Rset()):
+            core.send(command)
+    events = hear(core, b"550 no\r\n503 no\r\n503 no\r\n250 ok\r\n" + b"250 ok\r\n" * 4)
+    assert [event.reply.code for event in events if isinstance(event, Replied)] == [550, 503, 503, *[250] * 5]
+    assert core.state is State.READY
 
 
 @pytest.mark.parametrize(
