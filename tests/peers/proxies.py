@@ -41,8 +41,9 @@ class Cut(NamedTuple):
 
 @dataclass(slots=True)
 class Passed:
-    """What has passed one connection. `cut`: we ended it; `seconds` from its start to its last octet."""
+    """What has passed one connection. `cut`: we ended it as `wanted`; `seconds` from its start to its last octet."""
 
+    wanted: Cut | None = None
     up: int = 0
     down: int = 0
     cut: bool = False
@@ -91,6 +92,11 @@ class CuttingProxy(Server):
         """How many connections were cut."""
         return sum(passed.cut for passed in self.connections)
 
+    def missed(self) -> set[Cut]:
+        """The cuts that did not come about on any connection, because it ended before."""
+        done = {passed.wanted for passed in self.connections if passed.cut}
+        return {passed.wanted for passed in self.connections if passed.wanted is not None} - done
+
     @property
     def octets(self) -> int:
         """What has passed in all, both ways."""
@@ -126,7 +132,7 @@ class CuttingProxy(Server):
                 except StopIteration:
                     cut = None
                     self.used_up.set()
-                passed = Passed()
+                passed = Passed(cut)
                 self.connections.append(passed)
                 self._run(self._serve, connection, passed, cut)
 
