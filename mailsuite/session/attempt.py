@@ -15,16 +15,18 @@ _ARRIVED: Final = (Result.RELAYED, Result.DELIVERED)
 class Attempt:
     """The outcomes of one delivery, by the position of the recipient in `delivery.recipients`.
 
-    `heard` says that the peer has answered something about this delivery. `final` is for LMTP, where a positive reply
+    `heard` says that the peer has answered something about this delivery, `sent` that its content was said before
+    anything was heard. `final` is for LMTP, where a positive reply
     says that the message was delivered, not relayed.
     """
 
-    __slots__ = ("_final", "_outcomes", "delivery", "heard", "remote")
+    __slots__ = ("_final", "_outcomes", "delivery", "heard", "remote", "sent")
 
     def __init__(self, delivery: Delivery, remote: str, *, final: bool) -> None:
         self.delivery = delivery
         self.remote = remote
         self.heard = False
+        self.sent = False
         self._final = final
         self._outcomes: list[Outcome | None] = [None] * len(delivery.recipients)
 

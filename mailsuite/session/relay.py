@@ -10,7 +10,8 @@ Rules
   protocol that is broken: whoever has no answer yet is deferred. That includes the time between the final dot and its
   reply: a second copy is possible then, a lost message is not (RFC 1047).
 - A delivery whose MAIL has found no answer on a connection that was used before is given back, not deferred: servers
-  end connections when they have served enough messages.
+  end connections when they have served enough messages. Where its content was said ahead of that answer, and the
+  connection ends without a 421, it is deferred: another host must not be given what this one may have.
 - In a customer's turn (`breaks_count` false) a line that breaks is nobody's attempt: what was under way is given back,
   and repeated in the next turn, unless somebody has it or all have been answered.
 - Where the next hop takes TRANSIDs (RFC 1845), every transaction has one, so that what the line has cut short goes on
@@ -149,6 +150,7 @@ class RelaySession:
         self._tls = tls
         self._in_thread = in_thread
         self._pipeline: Pipeline | None = None
+        self._was_told = False  # by a 421: what was said behind it was not taken
         self._held: list[Attempt] = []  # taken from the run and not settled
         self._unknown = self._lost("the outcome is unknown")
         self.end = RelayEnd(Stage.GREETING, self._lost("no greeting came"))
@@ -176,6 +178,7 @@ class RelaySession:
             return None
         except HungUp as hung_up:
             reply = hung_up.reply
+            self._was_told = True
             self._end_with(deferred(reply.status or _BAD_CONNECTION, reply.text, self._hop.host, reply))
             return None
         except _LOST as error:
@@ -356,7 +359,7 @@ class RelaySession:
     def _was_tried(self, attempt: Attempt, *, first: bool) -> bool:
         """Whether what the end of the connection has left unsettled counts as an attempt."""
         if self._settings.breaks_count:
-            return attempt.heard or first
+            return attempt.heard or first or (attempt.sent and not self._was_told)
         return attempt.arrived or not attempt.waiting
 
     # ----------------------------------------------------------------------------------------- ending

@@ -12,8 +12,8 @@ more is said than it wants.
 Rules
 - What is not answered is bounded: in transactions, in recipients, and in octets of content.
 - Content is said ahead of the replies to MAIL and RCPT only where the server can hardly know the TRANSID. It may where
-  a line broke, and messages come again in the order in which they went: so a connection begins with care, and waits
-  for the answer to MAIL until one is not 355. For a delivery that has been tried elsewhere it waits always.
+  a line broke, and messages come again in the order in which they went, or are marked as replayed: so a connection
+  begins with care, and waits for the answer to MAIL until one is not 355; for what was tried before it waits always.
 - A 355 that comes nevertheless: the server refuses what it does not want, and the message is begun anew, with care.
   What it accepts, it has.
 - A message of more than one chunk waits until its recipients are accepted. What follows it does not wait for its end.

@@ -195,7 +195,7 @@ class Transaction:
         For a TRANSID that the server should not know: what it says to one that it does is seen by the end of the
         content, where a refusal has the transaction begun anew.
         """
-        self._at_once = True
+        self._at_once = self.attempt.sent = True
         self.begin()
         self._conversation.send(Bdat(len(block), last=True))
         self._conversation.send(Content(block))

@@ -188,8 +188,11 @@ def whole(octets: bytes) -> list[bytes]:
 @pytest.mark.parametrize("lmtp", [False, True])
 @pytest.mark.parametrize("chunking", [False, True])
 @pytest.mark.parametrize("pipelining", [False, True])
-def test_all_goes_well(lmtp, chunking, pipelining):
-    server = Server(Offer("mx.example.net", lmtp=lmtp), lambda event: POSITIVE.get(type(event), replies.OK))
+@pytest.mark.parametrize("checkpoint", [False, True])
+def test_all_goes_well(lmtp, chunking, pipelining, checkpoint):
+    server = Server(
+        Offer("mx.example.net", lmtp=lmtp, checkpoint=checkpoint), lambda event: POSITIVE.get(type(event), replies.OK)
+    )
     run = ListedRun(
         *(make_delivery(f"q{n}", "bob@example.net", "eve@example.net", content=c) for n, c in enumerate(CONTENTS))
     )
@@ -210,8 +213,8 @@ def test_all_goes_well(lmtp, chunking, pipelining):
 deliveries = st.lists(st.tuples(st.integers(1, 7), st.sampled_from(CONTENTS)), min_size=1, max_size=4)
 
 
-@given(st.data(), st.booleans(), st.booleans(), st.booleans(), deliveries, st.integers(1, 4))
-def test_server_that_answers_as_it_likes(data, lmtp, chunking, pipelining, messages, window):
+@given(st.data(), st.booleans(), st.booleans(), st.booleans(), st.booleans(), deliveries, st.integers(1, 8))
+def test_server_that_answers_as_it_likes(data, lmtp, chunking, pipelining, checkpoint, messages, window):
     negative = st.sampled_from(NEGATIVE)
     refused = 0
 
@@ -227,7 +230,7 @@ def test_server_that_answers_as_it_likes(data, lmtp, chunking, pipelining, messa
         at = data.draw(st.integers(0, len(octets)))
         return [part for part in (octets[:at], octets[at:]) if part]
 
-    server = Server(Offer("mx.example.net", lmtp=lmtp, max_errors=1000), answer)
+    server = Server(Offer("mx.example.net", lmtp=lmtp, max_errors=1000, checkpoint=checkpoint), answer)
     made = [
         make_delivery(f"q{n}", *(f"user{n}-{i}@example.net" for i in range(count)), content=content)
         for n, (count, content) in enumerate(messages)
@@ -239,6 +242,7 @@ def test_server_that_answers_as_it_likes(data, lmtp, chunking, pipelining, messa
         chunking=chunking,
         pipelining=pipelining,
         window=window,
+        ahead=window,
     )
     session = RelaySession(run, settings)
     finish(session(JoinedConversation(SmtpClientCore(lmtp=lmtp), server, cut)))
@@ -264,6 +268,8 @@ def test_server_that_answers_as_it_likes(data, lmtp, chunking, pipelining, messa
 PIECES = [
     *(b"220 a\r\n", b"250 a\r\n", b"250-a\r\n", b"250 2.0.0 a\r\n", b"354 a\r\n", b"334 a\r\n", b"421 a\r\n"),
     *(b"250-a\r\n250-PIPELINING\r\n250 CHUNKING\r\n", b"250-a\r\n250 PIPELINING\r\n", b"452 4.5.3 a\r\n", b"550 a\n"),
+    b"250-a\r\n250-PIPELINING\r\n250-CHECKPOINT\r\n250-SIZE\r\n250 CHUNKING\r\n",
+    *(b"355 0\r\n", b"355 33\r\n", b"355 7 a\r\n250 a\r\n", b"250 a\r\n" * 4, b"503 a\r\n" * 3),
     *(b"250 a\r\n" * 3, b"250 a\r\n" * 3 + b"354 a\r\n", b"\r\n", b"2", b"\xff\n", b"a" * 13_000),
 ]
 

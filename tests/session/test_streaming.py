@@ -6,12 +6,14 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from twisted.internet.defer import Deferred
 
 from mailsuite.mail.queue import Delivery
 from mailsuite.mail.reply import Reply
 from mailsuite.mail.route import NextHop
 from mailsuite.session.relay import RelaySession, RelaySettings
 from mailsuite.wire.smtp.commands import Bdat, ContentEnd, Mail, Rcpt
+from tests.net.support import Side
 from tests.session.remembering import (
     NO_SUCH_USER,
     BreakingConversation,
@@ -334,6 +336,92 @@ def test_asking_for_more_holds_nothing_back():
     assert run.left[:11] == list(range(11))
 
 
+def test_lost_line_defers_what_may_have_arrived_and_gives_nothing_to_another_host():
+    _, all_of_it = hold(Memory(), some(20))
+    seen = set()
+    for octets in range(all_of_it.passed // 2, all_of_it.passed, 7):
+        run, _ = hold(Memory(), some(20), octets, breaks_count=True)
+        results = [result for outcomes in run.settled.values() for outcome in outcomes for result in [outcome.result]]
+        assert [str(result) for result in results] == sorted(map(str, results), reverse=True)  # relayed, then delayed
+        assert run.released == []
+        seen.add(results.count(results[0]))
+    assert len(seen) > 3
+
+
+# ------------------------------------------------------------------------ connections, and peers that are no help
+
+GREETED = (
+    b"220 mx.example.net\r\n250-mx.example.net\r\n250-PIPELINING\r\n250-SIZE\r\n250-CHUNKING\r\n250 CHECKPOINT\r\n"
+)
+BOTH = b"250 ok\r\n250 ok\r\n"
+
+
+def connect(run: ListedRun, **options) -> tuple[RelaySession, Side]:
+    settings_ = RelaySettings("relay.example.org", HOP, **{"breaks_count": False, **options})
+    session = RelaySession(run, settings_)
+    side = Side(session, settings_.core())
+    side.receive(GREETED)
+    side.receive(BOTH)  # the first message waits for the answers to MAIL and RCPT
+    return session, side
+
+
+def test_peer_that_never_answers_is_told_so_much_and_no_more():
+    run = ListedRun(*some(200))
+    session, side = connect(run)
+    assert side.wire.sent.count(b"BDAT ") == 50
+    assert len(run.taken) <= 51
+    side.clock.advance(100_000)
+    assert run.settled == {}
+    run.check_accounts()
+    assert session.end.outcome is not None
+
+
+def test_peer_that_does_not_read_is_sent_nothing_more():
+    run = ListedRun(*some(200, 100_000))
+    _, side = connect(run, ahead=5)
+    assert side.wire.sent.count(b"BDAT ") == 5
+    side.wire.has_room = False
+    before = len(side.wire.sent)
+    for _ in range(20):
+        side.receive(b"250 ok\r\n" * 2)
+    assert len(side.wire.sent) - before < 110_000
+    side.clock.advance(100_000)
+    assert "relayed" in run.results("q0")
+    run.check_accounts()
+
+
+@pytest.mark.parametrize("extra", [b"250 ok\r\n", b"nonsense\r\n", b"354 go\r\n"])
+def test_peer_that_answers_more_than_was_asked(extra):
+    run = ListedRun(*some(3))
+    _, side = connect(run)
+    side.receive(b"250 ok\r\n" * (1 + 4 + 4))
+    side.receive(extra * 2)
+    run.check_accounts()
+    assert set(run.settled) <= {"q0", "q1", "q2"}
+    assert side.is_closing
+
+
+def test_what_was_answered_before_the_line_was_lost_counts():
+    """The session waits for the run, and not for the peer."""
+
+    class Slow(ListedRun):
+        gate: Deferred[None] = Deferred()
+
+        async def next(self):
+            if len(self.taken) == 4:
+                await self.gate
+            return await super().next()
+
+    run = Slow(*some(10))
+    _, side = connect(run)
+    assert side.wire.sent.count(b"BDAT ") == 4  # nothing is held back for the one that is not there yet
+    side.receive(b"250 ok\r\n" * (1 + 4 + 4))
+    assert run.settled == {}
+    side.lose()
+    assert list(run.settled) == ["q0", "q1", "q2"]
+    assert run.released == ["q3"]
+
+
 @pytest.mark.parametrize("piece", [7, 1 << 20])
 @pytest.mark.parametrize("count", [1, 120])
 def test_turn_between_our_own_sides(count, piece):
@@ -345,3 +433,28 @@ def test_turn_between_our_own_sides(count, piece):
     assert list(line.turn.run.settled) == site.received
     line.check_accounts()
     assert line.provider.over == line.customer.over == [None]
+
+
+@pytest.mark.parametrize("first", ["those that broke", "a new one"])
+def test_turn_between_our_own_sides_may_break_at_every_octet(first):
+    def turn(site: CustomerSite, held: list[Delivery], octets: int | None = None) -> Line:
+        line = Line(FakeOnDemand(held), site)
+        line.carry(octets)
+        line.check_accounts()
+        return line
+
+    due = deliveries(4)
+    content = b"Subject: new\r\n\r\n"
+    new = [make_delivery("new", "bob@ship.example.org", content=content)] if first == "a new one" else []
+    repeated = 0
+    for octets in range(1, turn(CustomerSite(checkpoint=True), due).passed, 1 if not new else 5):
+        site = CustomerSite(checkpoint=True)
+        broken = turn(site, due, octets)
+        settled = {queue_id for one in broken.on_demand.turns for queue_id in one.run.settled}
+        arrived = len(site.received)
+        # In whatever order they come again: what was under way may be sent ahead of its answer.
+        again = turn(site, [*new, *(one for one in due if one.message.queue_id not in settled)])
+        assert again.turn.ends == [None]
+        assert Counter(site.received) == dict.fromkeys([*(f"q{n}" for n in range(4)), *("new" for _ in new)], 1)
+        repeated += arrived - len(settled)
+    assert repeated > 100  # they had arrived, unnoticed

@@ -233,7 +233,11 @@ class HeldRun:
         self._ahead = max(self._ahead // 2, 1) if octets > _OCTETS_AHEAD else min(self._ahead * 2, _MOST_AHEAD)
         for delivery in claimed:
             if self._deferred.isdisjoint(recipient.key for recipient in delivery.recipients):
-                (self._later if delivery.message.queue_id in self._last else self._ready).append(delivery)
+                if delivery.message.queue_id in self._last:
+                    # The customer may have it, or a part: whoever sends it asks before.
+                    self._later.append(replace(delivery, replayed=True))
+                else:
+                    self._ready.append(delivery)
             else:
                 # To give it back later, its content is not needed.
                 self._aside.append(replace(delivery, content=MemoryContent(b"")))

@@ -170,7 +170,12 @@ def test_what_broke_the_last_turn_comes_last_and_its_first_at_the_very_end(provi
     broken.end()
     clock.turn()
     again = queue.run([held("ship.example")], last=[ids[2], ids[1]])
-    assert drain(again, clock, RELAYED) == [ids[3], ids[4], ids[2], ids[1]]
+    seen = [result(again.next()) for _ in range(4)]
+    assert [delivery.message.queue_id for delivery in seen] == [ids[3], ids[4], ids[2], ids[1]]
+    assert [delivery.replayed for delivery in seen] == [False, False, True, True]
+    for delivery in seen:
+        again.settle(delivery, [RELAYED])
+    assert drain(again, clock, RELAYED) == []
 
 
 def test_a_failure_of_the_whole_counts_nothing(provider, run) -> None:
