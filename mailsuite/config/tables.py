@@ -63,6 +63,10 @@ class Limits(Table):
     errors: int = Field(default=20, ge=1, description="Refused commands after which a session ends with 421.")
     command_time: Duration = Field(default=300.0, description="Longest wait for a command.")
     content_time: Duration = Field(default=180.0, description="Longest wait for some progress of the content.")
+    dead_line_time: Duration = Field(
+        default=120.0,
+        description="How long a peer's system may leave ours without a sign of life before the line counts as dead.",
+    )
 
 
 class Receive(Table):

@@ -28,6 +28,7 @@ from zope.interface import implementer
 
 from mailsuite.mail import replies
 from mailsuite.mail.reply import Reply
+from mailsuite.net import liveness
 from mailsuite.net.addresses import peer_of
 from mailsuite.net.conversation import Conversation
 from mailsuite.net.immediate import send_now
@@ -126,6 +127,8 @@ class Connection(Protocol):
         set_no_delay = getattr(transport, "setTcpNoDelay", None)
         if set_no_delay is not None:
             set_no_delay(True)
+        if self._timeouts.dead_line is not None:
+            liveness.watch(transport, self._timeouts.dead_line)
         self.conversation = Conversation(
             first.core,
             peer_of(self._transport.getPeer()),

@@ -26,7 +26,8 @@ class Timeouts:
     """Limits of time in seconds, None for no limit (RFC 5321 section 4.5.3.2, where not said otherwise).
 
     `minimum_rate` is in octets a second: what a peer must reach, averaged over `data_block` seconds of waiting, while
-    it sends content. `closing` is how long a peer may take to read what is still to be written when we close.
+    it sends content. `closing` is how long a peer may take to read what is still to be written when we close. After
+    `dead_line` a line from whose other end the system hears nothing counts as lost (see `liveness`).
     """
 
     greeting: float | None = 300.0
@@ -44,6 +45,7 @@ class Timeouts:
     handshake: float = 60.0
     closing: float = 30.0
     minimum_rate: float = 100.0
+    dead_line: float | None = 120.0
 
     def limit(self, phase: Phase) -> float | None:
         """The limit of a phase."""

@@ -53,7 +53,10 @@ class Parts:
         # The network.
         self.log_lines = LogLines(reactor)
         self.limits = ConnectionLimits(settings.limits.connections, settings.limits.connections_per_address)
-        self.timeouts = Timeouts(command=settings.limits.command_time, data_block=settings.limits.content_time)
+        limits = settings.limits
+        self.timeouts = Timeouts(
+            command=limits.command_time, data_block=limits.content_time, dead_line=limits.dead_line_time or None
+        )
         self.resolver = Resolver(system_resolver(reactor, name_servers(settings)), reactor, chance)
         self.dialer = Dialer(reactor, timeouts=self.timeouts, resolver=self.resolver)
         self.client_tls = ClientTLS(optional_path(settings, settings.relay.ca_file))

@@ -115,8 +115,13 @@ def _lock(directory: str) -> int:
     if not locked:
         process = os.pread(lock, 20, 0).decode("ascii", "replace").strip()
         os.close(lock)
+        if process.isdigit() and not _is_alive(int(process)):
+            raise SpoolError(
+                f"What a mailsuite had begun that was killed is still being written in {directory}; "
+                "start again in a moment"
+            )
         who = f" (process {process})" if process else ""
-        raise SpoolError(f"Another mailsuite{who} uses the spool in {directory}; stop it first") from None
+        raise SpoolError(f"Another mailsuite{who} uses the spool in {directory}; stop it first")
     return lock
 
 
@@ -125,6 +130,16 @@ def _try_to_lock(lock: int) -> bool:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    return True
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
     return True
 
 

@@ -3,10 +3,10 @@
 Each statement of SQLite's gives the interpreter's lock away, and has to win it back from a busy reactor, which then
 waits for its own turn: that costs both more than the work does. Here a group costs the thread one write and one read.
 
-The process holds the spool's lock as long as it lives: when this process is killed, the next one waits until what it
-had been given is done. When the process itself is lost, what it had been given may be done or not, and nothing more
-can be: every operation fails from then on, and `lost` is told, so that the server ends and is started anew. Nothing
-that was acknowledged is lost by that.
+The process holds the spool's lock as long as it lives: when this process is killed, the next one cannot begin before
+what it had been given is done, and waits some seconds for that. When the process itself is lost, what it had been given
+may be done or not, and nothing more can be: every operation fails from then on, and `lost` is told, so that the server
+ends and is started anew. Nothing that was acknowledged is lost by that.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import pickle
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final
@@ -38,7 +39,8 @@ class ProcessLost(SpoolError):
 class ProcessTransactions:
     """Has groups run by a child. Starting it blocks; raises `SpoolError`.
 
-    The child inherits the descriptor `lock`. `lost` is called once, in the writer's thread, when the child is gone.
+    The child inherits the descriptor `lock`. `lost` is called once, in a thread of its own or in the writer's, when
+    the child is gone, be it that nothing is being written.
     """
 
     _log = Logger()
@@ -61,10 +63,13 @@ class ProcessTransactions:
             except OSError as error:
                 self._socket.close()
                 raise SpoolError(f"The spool's writer cannot be started: {error}") from error
+        self._closing = False
+        self._telling = threading.Lock()
         greeting = self._receive()
         if greeting != READY:
             self.close()
             raise SpoolError(f"The spool's writer does not begin: {greeting or 'it has ended'}")
+        threading.Thread(target=self._watch, name="spool watcher", daemon=True).start()
 
     def run(self, group: Sequence[Operation]) -> None:
         """Run a group, and set `result` or `error` of each. Raises nothing."""
@@ -91,6 +96,7 @@ class ProcessTransactions:
 
     def close(self) -> None:
         """Let the child close the database and end."""
+        self._closing = True
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_WR)
         try:
@@ -108,9 +114,22 @@ class ProcessTransactions:
 
     def _break_off(self, group: Sequence[Operation], error: Exception | None) -> None:
         why = "has ended" if error is None else f"cannot be used ({error!r})"
-        self._gone = ProcessLost(f"The spool's writer for {self._path} {why}; start the server again")
+        gone = self._tell(why)
         for operation in group:
-            operation.error = CommitFailed(str(self._gone))
+            operation.error = CommitFailed(str(gone))
         with suppress(OSError):
             self._process.kill()  # half of what it is given next would be nonsense
+
+    def _watch(self) -> None:
+        self._process.wait()
+        if not self._closing:
+            self._tell("has ended")
+
+    def _tell(self, why: str) -> SpoolError:
+        """Say once that nothing can be written any more."""
+        with self._telling:
+            if self._gone is not None:
+                return self._gone
+            self._gone = ProcessLost(f"The spool's writer for {self._path} {why}; start the server again")
         self._lost(self._gone)
+        return self._gone

@@ -58,9 +58,13 @@ def test_groups_are_run_elsewhere_and_the_process_ends_with_the_spool(pump: Pump
 def test_process_that_is_killed_fails_what_it_was_given_and_all_that_follows(pump: Pump, directory: Path) -> None:
     process = Process(pump, directory)
     assert process.commit(3) == [None] * 3
+    draft = process.spool.draft()
+    draft.write(b"x")
+    os.kill(process.pid, signal.SIGSTOP)  # so that it dies with a group in its hands
+    waiting = draft.commit(Envelope(None), TARGETS).addErrback(lambda f: f.value)
+    time.sleep(0.1)
     os.kill(process.pid, signal.SIGKILL)
-    (failed,) = process.commit(1)
-    assert isinstance(failed, CommitFailed)
+    assert isinstance(pump.run(waiting), CommitFailed)
     (later,) = process.commit(1)
     assert isinstance(later, ProcessLost)
     assert "start the server again" in str(later)
@@ -71,6 +75,16 @@ def test_process_that_is_killed_fails_what_it_was_given_and_all_that_follows(pum
     again = Process(pump, directory)
     assert pump.run(again.spool.count()) == 3
     pump.run(again.spool.stop())
+
+
+def test_process_that_is_killed_is_missed_at_once(pump: Pump, directory: Path) -> None:
+    process = Process(pump, directory)
+    os.kill(process.pid, signal.SIGKILL)
+    pump.until(lambda: bool(process.lost))
+    (failed,) = process.commit(1)
+    assert isinstance(failed, SpoolError)
+    assert len(process.lost) == 1
+    pump.run(process.spool.stop())
 
 
 def test_process_goes_on_when_signals_come_that_are_meant_for_the_server(pump: Pump, directory: Path) -> None:
