@@ -58,6 +58,8 @@ def smtp_factory(
         raise ValueError("implicit TLS needs tls")
     if submission and (tls is None or authenticator is None):
         raise ValueError("submission needs tls and an authenticator")
+    # Only a spool keeps parts of messages, and the names of those that are complete (RFC 1845).
+    offer = replace(offer, checkpoint=offer.checkpoint and not isinstance(spool, Intake))
     mechanisms = (offer.mechanisms or _MECHANISMS) if authenticator is not None else ()
     in_plaintext = () if submission else tuple(name for name in mechanisms if name in _IN_PLAINTEXT)
     secure = replace(offer, starttls=False, mechanisms=mechanisms, require_tls=False, require_auth=submission)
@@ -66,7 +68,7 @@ def smtp_factory(
         replace(secure, starttls=tls is not None, mechanisms=in_plaintext, require_tls=submission),
         secure,
         router,
-        cast("ISpool", spool),  # a door asks for drafts, and for nothing else
+        cast("ISpool", spool),  # without CHECKPOINT a door asks for nothing but drafts
         reactor.seconds,
         authenticator=authenticator,
         sasl=sasl.ServerParameters(hostname=offer.hostname.encode("ascii", "replace"), clock=reactor.seconds),

@@ -94,6 +94,49 @@ class IRouter(Interface):
     def destination(address: Address) -> Destination:
         """Where mail for this final address goes by the configuration of now; never refuses."""
 
+    def rerouted(address: Address, present: Destination) -> Destination:
+        """Where mail that waits under the destination `present` goes by the configuration of now; never refuses.
+
+        What is held leaves only for a mailbox, or for a next hop that the configuration names for its domain: that
+        nobody holds it any more is no reason to give it to the MX of the domain, which may well be ourselves.
+        """
+
+
+class IReservation(Interface):
+    """The room that one transaction keeps in the quotas of customers, from its first recipient to its end.
+
+    It counts as one message for each customer, however many of the recipients are theirs.
+    """
+
+    def include(targets: Sequence[Target]) -> Awaitable[None]:
+        """Keep room for the customers of these targets too; those that `hold` nothing cost nothing.
+
+        Raises `Refused`, and then keeps no more room than before: 452 4.2.2 where there is too little, 451 where that
+        cannot be told now.
+        """
+
+    def fit(size: int) -> Awaitable[None]:
+        """The message is here, and has so many octets. Raises `Refused` as `include`, where nobody had announced them.
+
+        What is within the announced size, but for what we have added to it, has had its answer.
+        """
+
+    def release() -> None:
+        """Give the room back: there will be no message. May be called at any time; then `include` keeps none."""
+
+    def landed() -> None:
+        """The message is in the spool. Its true size counts until the spool's own word on what is held includes it."""
+
+
+class IQuota(Interface):
+    """How much may be held for each customer."""
+
+    def reservation(octets: int) -> Any:
+        """An `IReservation` for a transaction, of so many octets as MAIL has announced; 0 where it has not.
+
+        It keeps room for nobody yet. Whoever asks for it says `release` or `landed` in the end.
+        """
+
 
 # ---------------------------------------------------------------------------------------------- spool
 
@@ -182,8 +225,11 @@ class ISpool(Interface):
     def move(delivery: Delivery, destination: Destination) -> Awaitable[None]:
         """Give the lease back and queue the recipients under another destination, due at once."""
 
-    def reroute(choose: Callable[[Address], Destination]) -> Awaitable[int]:
-        """Ask `choose` for every recipient that waits, move those whose destination has changed; return how many."""
+    def reroute(choose: Callable[[Address, Destination], Destination]) -> Awaitable[int]:
+        """Ask `choose` for every recipient that waits, with the destination it has, and move it where that changes.
+
+        Returns how many were moved.
+        """
 
     def count() -> Awaitable[int]:
         """How many messages are in the queue."""
@@ -381,8 +427,12 @@ class IAuthenticator(Interface):
     def secret(authcid: str, kind: SecretKind) -> Awaitable[bytes | ScramSecret | None]:
         """What is kept of this account for that mechanism; None where the account or the secret does not exist."""
 
-    def authorize(authcid: str, authzid: str) -> Awaitable[Identity]:
-        """Log in someone who has proved to be `authcid` by CRAM-MD5, SCRAM or EXTERNAL. Raises as `check_password`."""
+    def authorize(authcid: str, authzid: str, *, external: bool) -> Awaitable[Identity]:
+        """Log in someone who has proved to be `authcid`. Raises as `check_password`.
+
+        With `external` that is the name in a verified client certificate (EXTERNAL), without it a login name whose
+        secret was proved (CRAM-MD5, SCRAM): a customer's login name in somebody's certificate proves nothing.
+        """
 
 
 class IDirectory(Interface):

@@ -111,10 +111,9 @@ class ConfiguredLogins:
             self._accounts = accounts
             self._is_ready = True
 
-    def account(self, name: str, *, proven: bool) -> Account | None:
-        """The account of a name (a customer key), or of the name in a certificate, where that was proven."""
-        found = self._accounts.get(name)
-        return self._by_certificate.get(name) if found is None and proven else found
+    def account(self, name: str, *, external: bool) -> Account | None:
+        """The account of a name (a customer key), or where it is `external` that of the name in a certificate."""
+        return (self._by_certificate if external else self._accounts).get(name)
 
 
 def _account(configured: ConfiguredCustomer, salt_key: bytes) -> Account:

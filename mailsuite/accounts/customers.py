@@ -7,7 +7,11 @@ Rules: names are unique whatever the case, and so are the names in certificates;
 domain is held for one customer, and then it is not local. The recipients on a list belong to a domain and go with it.
 Whatever an operator did wrong raises `DirectoryError`.
 
-Known limits: nobody looks whether mail is held for a domain that is taken away; what is held stays in the queue.
+What is held for a domain that is taken away stays held, for nobody: it goes to whoever is given the domain before it
+goes back to its senders, `mailsuite.mail.customer.HOLD_TIME` after it came.
+
+Known limits: mail that was queued for a domain's MX before the domain got a customer is not held, until the server is
+started again.
 """
 
 from __future__ import annotations
@@ -92,7 +96,7 @@ class CustomersFile(EditedFile):
             )
 
     def delete_customer(self, name: str) -> str:
-        """Delete one with its secrets and its lists; its mail is not touched. Returns its name."""
+        """Delete one with its secrets and its lists; its mail stays held, for nobody. Returns its name."""
         with self._transaction():
             row = self._row(name)
             self._db.execute("DELETE FROM customers WHERE id = ?", (row.id,))

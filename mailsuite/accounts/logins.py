@@ -34,15 +34,16 @@ class Accounts:
         self._default_domain = default_domain
         self._configured = ConfiguredLogins(configured)
 
-    async def find(self, login: str, *, proven: bool = False) -> tuple[str, Account | None]:
+    async def find(self, login: str, *, external: bool = False) -> tuple[str, Account | None]:
         """The account, enabled or not, or None, and the name by which guesses at it are counted.
 
-        Where the name was `proven`, it may also be that in a customer's certificate. Raises `DirectoryUnavailable`.
+        With `external` it is the name in a client certificate: that of a customer only where its `certificate` says so.
+        Raises `DirectoryUnavailable`.
         """
         key = login_key(login, self._default_domain)
         # Where the name cannot be one the file is asked all the same, for a key that nobody has.
         name = customer_key(login)
-        account: Account | None = await self._in_thread(self._look_up, key or _NOBODYS_KEY, name, proven)
+        account: Account | None = await self._in_thread(self._look_up, key or _NOBODYS_KEY, name, external)
         if account is not None and account.identity.customer is None:
             return account.name, account
         # A customer's name is counted as one that does not exist, or the spellings of it would tell them apart.
@@ -55,8 +56,8 @@ class Accounts:
         key = login_key(login, self._default_domain)
         return key is not None and plain(key) in identity.addresses
 
-    def _look_up(self, key: Key, name: str, proven: bool) -> Account | None:  # noqa: FBT001 - from one place
-        account = self._reader.account(key, name, proven=proven)
+    def _look_up(self, key: Key, name: str, external: bool) -> Account | None:  # noqa: FBT001 - from one place
+        account = self._reader.account(key, name, external=external)
         self._configured.prepare(self._reader.salt_key)
-        configured = self._configured.account(name, proven=proven)
+        configured = self._configured.account(name, external=external)
         return account if configured is None else configured

@@ -65,7 +65,8 @@ class IProvenName(ICredentials):
     was verified.
     """
 
-    username = Attribute("bytes: the login name in UTF-8")
+    username = Attribute("bytes: the login name in UTF-8, or the name in the certificate")
+    external = Attribute("bool: it is the name in a certificate")
 
 
 @implementer(IProvenName)
@@ -74,6 +75,7 @@ class ProvenName:
     """Credentials that hold no secret."""
 
     username: bytes
+    external: bool = False
 
 
 @implementer(IRealm)
@@ -163,7 +165,7 @@ class PasswordChecker:
 class ProofChecker:
     """Takes someone for who they were proved to be, if that account exists and is enabled, or that customer exists.
 
-    The proven name may be that in a client certificate: a customer has it in `Customer.certificate`.
+    A customer is known by the name in a client certificate where that is its `Customer.certificate`, and by that alone.
     """
 
     credentialInterfaces = (IProvenName,)
@@ -173,10 +175,10 @@ class ProofChecker:
         self._guesses = guesses
 
     def requestAvatarId(self, credentials: IProvenName) -> Deferred[bytes | tuple[()]]:
-        return Deferred.fromCoroutine(self._check(credentials.username))
+        return Deferred.fromCoroutine(self._check(credentials.username, credentials.external))
 
-    async def _check(self, username: bytes) -> bytes:
-        name, account = await self._accounts.find(username.decode("utf-8", "replace"), proven=True)
+    async def _check(self, username: bytes, external: bool) -> bytes:  # noqa: FBT001 - from one place
+        name, account = await self._accounts.find(username.decode("utf-8", "replace"), external=external)
         if account is None or not account.enabled:
             raise UnauthorizedLogin
         self._guesses.give_back(name)
@@ -206,8 +208,8 @@ class Authenticator:
             return None
         return account.secrets.shared if kind is SecretKind.SHARED else account.secrets.scram
 
-    async def authorize(self, authcid: str, authzid: str) -> Identity:
-        return await self._login(ProvenName(_octets(authcid)), authzid)
+    async def authorize(self, authcid: str, authzid: str, *, external: bool) -> Identity:
+        return await self._login(ProvenName(_octets(authcid), external), authzid)
 
     async def _login(self, credentials: ICredentials, authzid: str) -> Identity:
         _, avatar, _ = await self.portal.login(credentials, None, IAccount)

@@ -103,11 +103,11 @@ class DirectoryReader:
             key: bytes = db.execute("SELECT key FROM salt_key").fetchone()[0]
         return key
 
-    def account(self, key: Key, customer: str = "", *, proven: bool = False) -> Account | None:
+    def account(self, key: Key, customer: str = "", *, external: bool = False) -> Account | None:
         """The account that has an address, or the customer of a name, as it is now; None where there is neither.
 
-        `customer` is a customer key; with `proven` it may be that of a customer's certificate. Either is looked for,
-        whatever became of the other: a name costs the same, whosever it is.
+        `customer` is a customer key; with `external` it is that of a customer's certificate instead. Either is looked
+        for, whatever became of the other: a name costs the same, whosever it is.
         """
         with self._reading() as db:
             row = db.execute(
@@ -116,7 +116,7 @@ class DirectoryReader:
                 " FROM accounts JOIN addresses ON account = id WHERE local_part = ? AND domain = ?",
                 key,
             ).fetchone()
-            found = read_customers(db, "WHERE key = ?1 OR (certificate_key = ?1 AND ?2)", (customer, proven))
+            found = read_customers(db, f"WHERE {'certificate_key' if external else 'key'} = ?", (customer,))
             if row is None:
                 return None if not found else Account(identity_of(found[0].customer), True, found[0].secrets)
             account, enabled, password_hash, shared, *scram = row

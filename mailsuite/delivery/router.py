@@ -18,7 +18,7 @@ from mailsuite.delivery.routes import Routes
 from mailsuite.interfaces import IDirectory, IRouter, Refused
 from mailsuite.mail import replies
 from mailsuite.mail.address import Address, domain_key
-from mailsuite.mail.route import HOLD, MAILDIR, Destination, Target
+from mailsuite.mail.route import HOLD, MAILDIR, RELAY, Destination, Target
 from mailsuite.mail.session import Identity
 
 _MAX_TARGETS = 10_000  # of one recipient, aliases expanded
@@ -76,6 +76,12 @@ class Router:
 
     def destination(self, address: Address) -> Destination:
         return self._local if self._is_local(address) else self._elsewhere(address)
+
+    def rerouted(self, address: Address, present: Destination) -> Destination:
+        destination = self.destination(address)
+        if present.agent != HOLD or destination.agent != RELAY or self._routes.has_next_hop(address.domain):
+            return destination
+        return present
 
     def _elsewhere(self, address: Address) -> Destination:
         if self._is_held(address):

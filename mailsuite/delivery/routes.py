@@ -56,6 +56,11 @@ class Routes:
         route = self.route(domain)
         return route is not None and route.relay
 
+    def has_next_hop(self, domain: str) -> bool:
+        """Whether a next hop is configured for this very domain, or for those above it; one for all others is none."""
+        route = self.route(domain)
+        return route is not None and route.next_hop is not None and route.pattern != "*"
+
     def destination(self, domain: str) -> Destination:
         """Where mail for a domain that is not local goes."""
         route = self.route(domain)

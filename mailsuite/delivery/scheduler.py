@@ -6,6 +6,9 @@ that a group of commits brings is there when they look.
 
 What this holds in memory is bounded: what finds no room waits in the spool. Nothing here is the only copy of
 anything: leases that are not settled come back when the spool is opened again.
+
+At its start, and only then, what waits is sorted by the configuration of now (`IRouter.rerouted`). So mail that was
+queued for a domain before it got a customer goes its way, or is held after the next start.
 """
 
 from __future__ import annotations
@@ -321,7 +324,7 @@ class Scheduler(Service):
     async def _find_due(self) -> None:
         if not self._rerouted:
             # The spool's destinations are those of the configuration of then.
-            await self._spool.reroute(self._router.destination)
+            await self._spool.reroute(self._router.rerouted)
             self._rerouted = True
         waiting = await self._spool.destinations()
         now = self._clock.seconds()

@@ -12,7 +12,6 @@ What is deferred under `hold` stays held: how long is the business of who holds 
 
 from __future__ import annotations
 
-import re
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
@@ -27,6 +26,7 @@ from mailsuite.delivery.bounces import Bounces
 from mailsuite.delivery.retry import RetrySchedule, span
 from mailsuite.delivery.tasks import Tasks
 from mailsuite.interfaces import DirectoryUnavailable, ISpool, SpoolError
+from mailsuite.mail.plain import plain
 from mailsuite.mail.queue import Delivery, Outcome, Recipient, Result, Settlement
 from mailsuite.mail.route import HOLD
 from mailsuite.mail.status import EnhancedStatus
@@ -37,7 +37,6 @@ _FIRST_PAUSE: Final = 1.0  # seconds before a spool that failed is asked again; 
 _LONGEST_PAUSE: Final = 30.0
 _EXPIRED: Final = EnhancedStatus(4, 4, 7)
 _LOCAL_ERROR: Final = EnhancedStatus(4, 3, 0)
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")  # nothing that a remote host says reaches a terminal as more than text
 _GONE: Final = (Result.DELIVERED, Result.RELAYED)
 
 
@@ -144,11 +143,11 @@ class Settlements:
             self._log.info(
                 "{queue_id}: to=<{address}> {result} {status} {remote}{text}",
                 queue_id=message.queue_id,
-                address=str(recipient.address),
+                address=plain(str(recipient.address)),
                 result=outcome.result.value,
                 status=str(outcome.status),
                 remote=f"{outcome.remote}: " if outcome.remote else "",
-                text=_CONTROL.sub(" ", outcome.text),
+                text=plain(outcome.text),
             )
         return outcome
 
@@ -197,8 +196,10 @@ class Settlements:
     def _log_gone(self, group: Sequence[Settlement]) -> None:
         """Say who has got what. A group is one event of the log: an event for each recipient would cost too much."""
         lines = [
-            f"{settled.delivery.message.queue_id}: to=<{recipient.address}> {outcome.result.value} {outcome.status}"
-            + (f" {outcome.remote}: {_CONTROL.sub(' ', outcome.text)}" if outcome.remote else "")
+            plain(
+                f"{settled.delivery.message.queue_id}: to=<{recipient.address}> {outcome.result.value} {outcome.status}"
+                + (f" {outcome.remote}: {outcome.text}" if outcome.remote else "")
+            )
             for settled in group
             for recipient, outcome in zip(settled.delivery.recipients, settled.outcomes, strict=True)
             if outcome.result in _GONE

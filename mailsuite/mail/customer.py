@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from ipaddress import IPv4Network, IPv6Network, ip_address
+from ipaddress import IPv4Network, IPv6Network
+from typing import Final
 
 from mailsuite.mail.address import Address
+from mailsuite.mail.networks import is_within
+
+HOLD_TIME: Final = 21 * 86400.0
+"""How long mail is held where nothing else is said; what is held for no customer, too."""
+
+WARNING_TIME: Final = 3 * 86400.0
 
 
 class RecipientRule(StrEnum):
@@ -32,8 +39,8 @@ class Customer:
     certificate: str | None = None
     networks: tuple[IPv4Network | IPv6Network, ...] = ()
     contact: Address | None = None
-    hold_time: float = 21 * 86400.0
-    warning_time: float = 3 * 86400.0
+    hold_time: float = HOLD_TIME
+    warning_time: float = WARNING_TIME
     max_messages: int | None = None
     max_octets: int | None = None
     pipelining: bool = True
@@ -49,8 +56,12 @@ class Customer:
 
     def has_network_of(self, host: str) -> bool:
         """Whether a peer at this address is within one of its networks."""
-        if not host:
-            return False
-        address = ip_address(host.partition("%")[0])
-        mapped = getattr(address, "ipv4_mapped", None) or address
-        return any(mapped in network for network in self.networks)
+        return is_within(host, self.networks)
+
+    @property
+    def is_warned_too_early(self) -> bool:
+        """Whether it is to be warned before there is anything to be warned of.
+
+        The time that nobody has set does not count where there is nobody to warn.
+        """
+        return self.warning_time > self.hold_time and (self.contact is not None or self.warning_time != WARNING_TIME)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network, IPv6Network, ip_address
+from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 
 from mailsuite.interfaces import IAuthenticator, IOnDemand, IRouter, ISpool
 from mailsuite.mail.address import Address
+from mailsuite.mail.networks import is_within
 from mailsuite.session.checkpoints import Checkpoints
 from mailsuite.session.loglines import LogLines
 from mailsuite.wire.sasl import ServerParameters
@@ -56,11 +57,7 @@ class DoorSettings:
 
     def trusts(self, host: str) -> bool:
         """Whether a peer at this address may relay."""
-        if not self.trusted or not host:
-            return False
-        address = ip_address(host.partition("%")[0])
-        mapped = getattr(address, "ipv4_mapped", None) or address
-        return any(mapped in network for network in self.trusted)
+        return is_within(host, self.trusted)
 
     def serves(self, recipient: Address) -> bool:
         """Whether mail for this recipient's domain is taken at all."""

@@ -23,7 +23,7 @@ from mailsuite.spool.entry import Row
 from mailsuite.spool.transactions import Operation
 
 RECALL = f"SELECT queue_id, {ENVELOPE}, targets, received FROM completed WHERE name = ? AND time >= ?"  # noqa: S608
-_HEARD = "DELETE FROM completed WHERE name IN (SELECT value FROM json_each(?))"
+HEARD = "DELETE FROM completed WHERE name IN (SELECT value FROM json_each(?))"
 EXPIRE = "DELETE FROM completed WHERE name IN (SELECT name FROM completed WHERE time < ? ORDER BY time LIMIT ?)"
 _SHARE: Final = 16  # past the bounds one in so many goes
 
@@ -60,7 +60,7 @@ class Heard(Operation):
         self._names = json.dumps(list(names))
 
     def run(self, db: sqlite3.Connection) -> None:
-        db.execute(_HEARD, (self._names,))
+        db.execute(HEARD, (self._names,))
 
 
 def expire(db: sqlite3.Connection, before: float, limit: int) -> int:

@@ -170,13 +170,13 @@ class MemorySpool:
         self._tell(_News(due={destination: None}))
         return succeed(None)
 
-    def reroute(self, choose: Callable[[Address], Destination]) -> Deferred[int]:
+    def reroute(self, choose: Callable[[Address, Destination], Destination]) -> Deferred[int]:
         if (error := self._error()) is not None:
             return fail(error)
         news = _News()
         moved = 0
         for one in list(self._waiting()):
-            destination = choose(one.recipient.address)
+            destination = choose(one.recipient.address, one.destination)
             if destination != one.destination:
                 one.destination = destination
                 one.due = self._clock.seconds()

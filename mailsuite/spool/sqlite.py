@@ -333,7 +333,7 @@ class SqliteSpool:
     def move(self, delivery: Delivery, destination: Destination) -> Deferred[None]:
         return self._submit(lambda run: Move(delivery, destination, run.owner, self._clock.seconds()))
 
-    async def reroute(self, choose: Callable[[Address], Destination]) -> int:
+    async def reroute(self, choose: Callable[[Address, Destination], Destination]) -> int:
         run = self._running()
         moved = 0
         last = 0
@@ -341,7 +341,8 @@ class SqliteSpool:
             last = rows[-1][0]
             changed = []
             for key, local_part, domain, name in rows:
-                old, new = Destination.parse(name), choose(Address(local_part, domain))
+                old = Destination.parse(name)
+                new = choose(Address(local_part, domain), old)
                 if new != old:
                     changed.append(Rerouted(key, old, new))
             if changed:

@@ -5,7 +5,8 @@ says comes in whole packets, octet by octet, or in random pieces, and those behi
 when all has been said that comes next.
 
 Marks: `== closed` (the server has ended the connection), `== eof` (the client ends its side), `== tls` (both begin TLS
-now), `== turn ended ...` (see `held`). `C:` is always who has connected, also where the roles have been turned.
+now), `== lost` (the line breaks, and the client connects anew), `== turn ended ...` (see `held`). `C:` is always who
+has connected, also where the roles have been turned.
 """
 
 from __future__ import annotations
@@ -125,12 +126,16 @@ class MemoryServer:
 
     def __init__(self, house: House, *, secure: bool = False) -> None:
         self.house = house
-        self.closed = False
-        self.handover: Handover | None = None
         self._running: Deferred[Handover | None] | None = None
         self._output = bytearray()
-        self._eof = False
-        self._begin(*house.door.open(secure=secure), house.tls_facts if secure else None)
+        self._secure = secure
+        self.connect()
+
+    def connect(self) -> None:
+        """A new connection, to the same house."""
+        self.closed = self._eof = False
+        self.handover: Handover | None = None
+        self._begin(*self.house.door.open(secure=self._secure), self.house.tls_facts if self._secure else None)
 
     def _begin(self, core: Core, session: Session, tls: TLSFacts | None, left: bytes = b"") -> None:
         self.conversation = MemoryConversation(core, tls)
@@ -263,6 +268,9 @@ def happen(server: MemoryServer, mark: Mark) -> None:
             server.go_on()
         case ("tls",):
             server.begin_tls()
+        case ("lost",):
+            assert server.lose() == []
+            server.connect()
         case ("turn", *words):
             expect_turn(server.house, words)
         case words:

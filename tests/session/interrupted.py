@@ -6,7 +6,6 @@ from typing import Any
 from twisted.internet.error import ConnectionLost
 from twisted.internet.task import Clock
 
-from mailsuite.mail.address import Address
 from mailsuite.mail.route import Destination
 from mailsuite.session.checkpoints import Checkpoints
 from mailsuite.session.inbound import Door
@@ -17,6 +16,8 @@ from tests.net.support import Side
 from tests.session.turning import Accounts
 
 HOST = "mx.example.net"
+RCPT = b"RCPT TO:<anna@example.net>\r\n"
+TEXT = b"Subject: a\r\nTo: anna\r\n\r\n.one\r\n..\r\n.\r\n\r\ntwo.\r\n" + b"x" * 40 + b"\r\n.end\r\n"
 MAILBOXES = ("anna@example.net", "bob@example.net", "chris@example.net")
 
 
@@ -113,6 +114,46 @@ def stuffed(content: bytes) -> bytes:
     return content.replace(b"\r\n.", b"\r\n..") + b".\r\n"
 
 
-def address(text: str) -> Address:
-    local_part, _, domain = text.partition("@")
-    return Address(local_part, domain)
+def by_data(content: bytes) -> list[bytes]:
+    """DATA and its content."""
+    return [b"DATA\r\n", stuffed(content)]
+
+
+def by_chunks(size: int) -> Any:
+    def chunks(content: bytes) -> list[bytes]:
+        pieces = [content[at : at + size] for at in range(0, len(content), size)] or [b""]
+        return [
+            b"BDAT %d%s\r\n%s" % (len(piece), b" LAST" if number == len(pieces) else b"", piece)
+            for number, piece in enumerate(pieces, 1)
+        ]
+
+    return chunks
+
+
+def say_until(client: Client, parts: list[bytes], octets: int) -> None:
+    """Say so many octets of it."""
+    for part in parts:
+        if octets > 0:
+            client.say(part[:octets])
+        octets -= len(part)
+
+
+def finish(client: Client, content: bytes, way: Any = by_data) -> bytes:
+    """Say the rest; the last answer."""
+    answer = b""
+    for part in way(content):
+        *_, answer = client.say(part)
+    return answer
+
+
+def broken_off(server: Server, content: bytes = TEXT, said: int | None = None, way: Any = None) -> None:
+    """A connection that is lost when the content has been said but for its last octet."""
+    client = server.connect()
+    assert client.offset() == 0
+    client.say(RCPT)
+    parts = (way or by_chunks(10_000))(content)
+    say_until(client, parts, sum(map(len, parts)) - 1 if said is None else said)
+    client.lose()
+
+
+WAYS = {"data": by_data, "chunk": by_chunks(10_000), "chunks": by_chunks(7)}

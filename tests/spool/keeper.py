@@ -1,7 +1,8 @@
 """A process to be killed: `python -m tests.spool.keeper DIRECTORY SEED process|thread` keeps parts and resumes them.
 
 What a message consists of follows from its queue id, as with `committer`. One line for each step, written after the
-spool has said so: `K name id size` kept, `C id` committed; `T name` stands before a name is touched in any way.
+spool has said so: `K name id size` kept, `C id` committed, `N name id` committed with that name; `T name` stands before
+a name is touched in any way.
 """
 
 import os
@@ -14,6 +15,7 @@ from twisted.internet.defer import ensureDeferred
 from mailsuite.interfaces import IDraft
 from mailsuite.mail.address import Address
 from mailsuite.mail.envelope import Envelope
+from mailsuite.mail.partial import Completed
 from mailsuite.spool.sqlite import SqliteSpool
 from tests.spool.committer import SPILL, content_of, targets_of
 from tests.spool.pump import Pump
@@ -37,6 +39,12 @@ async def live(spool: SqliteSpool, choice: random.Random, name: str) -> None:
     while True:
         say("T", name)
         part = await spool.resume(name)
+        if isinstance(part, Completed):
+            if choice.random() < 0.5:
+                await spool.heard([name])
+            else:
+                name += "x"
+            continue
         if part is not None and choice.random() < 0.1:
             part.draft.abort()
             continue
@@ -47,8 +55,13 @@ async def live(spool: SqliteSpool, choice: random.Random, name: str) -> None:
         end = choice.randint(size, len(content)) if choice.random() < 0.7 else len(content)
         await write(draft, content[size:end])
         if end == len(content):
-            await draft.commit(ENVELOPE, targets_of(queue_id))
+            named = choice.random() < 0.7
+            await draft.commit(ENVELOPE, targets_of(queue_id), name=name if named else None, received=end)
             say("C", queue_id)
+            if named:
+                say("N", name, queue_id, end)
+                if choice.random() < 0.5:
+                    name += "y"  # this one stays as it is
             continue
         await spool.keep(draft, name, ENVELOPE, targets_of(queue_id), end)
         say("K", name, queue_id, end)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from mailsuite.mail.partial import Completed
 from mailsuite.mail.route import HOLD
 from mailsuite.spool.sqlite import SqliteSpool
 from tests.spool.committer import DESTINATIONS, SPILL, content_of, targets_of
@@ -34,16 +35,26 @@ def run_and_kill(directory: Path, seed: str, seconds: float, where: str) -> list
     return [line.decode().split() for line in lines if line.endswith(b"\n")]
 
 
-def look(directory: Path, where: str, names: set[str]) -> tuple[dict[str, tuple[str, int]], set[str]]:
-    """The parts by name, and the messages. Parts are finished and their whole compared; messages are as well."""
+def look(
+    directory: Path, where: str, names: set[str]
+) -> tuple[dict[str, tuple[str, int]], set[str], dict[str, tuple[str, int]]]:
+    """The parts by name, the messages, and what is complete by name.
+
+    Parts are finished and their whole compared; messages are as well.
+    """
     pump = Pump()
     spool = SqliteSpool(directory, pump, spill=SPILL, process=where == "process")
     pump.run(spool.start())
     parts: dict[str, tuple[str, int]] = {}
+    completed: dict[str, tuple[str, int]] = {}
     finished: set[str] = set()
     for name in names:
         part = pump.run(spool.resume(name))
         if part is None:
+            continue
+        if isinstance(part, Completed):
+            assert (part.envelope, list(part.targets)) == (ENVELOPE, targets_of(part.queue_id))
+            completed[name] = part.queue_id, part.received
             continue
         queue_id, size = part.draft.queue_id, part.draft.size
         assert part.received == size
@@ -66,9 +77,10 @@ def look(directory: Path, where: str, names: set[str]) -> tuple[dict[str, tuple[
                 messages.add(delivery.message.queue_id)
     assert pump.run(spool.count()) == len(messages)
     assert finished <= messages
+    assert {queue_id for queue_id, _ in completed.values()} <= messages  # never a name without its message
     pump.run(spool.stop())
     check_whole(directory)
-    return parts, messages
+    return parts, messages, completed
 
 
 def last_said(said: list[list[str]]) -> dict[str, tuple[str, int] | None]:
@@ -77,7 +89,7 @@ def last_said(said: list[list[str]]) -> dict[str, tuple[str, int] | None]:
     for words in said:
         if words[0] == "T":
             state[words[1]] = None
-        elif words[0] == "K":
+        elif words[0] in {"K", "N"}:
             state[words[1]] = words[2], int(words[3])
     return state
 
@@ -89,19 +101,21 @@ def test_what_was_kept_is_there_and_nothing_is_mixed(tmp_path: Path, where: str)
     choice = random.Random(seed)
     print(f"seed {seed}")
     committed: set[str] = set()
-    surely = resumed = 0
+    surely = resumed = complete = 0
     for number in range(ROUNDS):
         said = run_and_kill(directory, f"{seed}-{number}", choice.uniform(0.02, 0.6), where)
         committed |= {words[1] for words in said if words[0] == "C"}
         expected = last_said(said)
-        parts, messages = look(directory, where, set(expected))
+        parts, messages, completed = look(directory, where, set(expected))
         assert committed <= messages
         for name, part in expected.items():
             if part is not None:
-                assert parts[name] == part
+                assert {**parts, **completed}[name] == part
                 surely += 1
         resumed += len(parts)
+        complete += len(completed)
         committed |= messages
-    print(f"{len(committed)} committed, {surely} parts that had to be there, {resumed} that were")
+    print(f"{len(committed)} committed, {surely} names that had to be there; {resumed} parts, {complete} complete")
+    assert complete > 10
     assert len(committed) > 30
     assert surely > 10

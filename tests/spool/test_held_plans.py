@@ -11,7 +11,7 @@ import pytest
 
 from mailsuite.mail.history import EventKind
 from mailsuite.mail.route import Destination
-from mailsuite.spool import changes, claims, events, partials, schema
+from mailsuite.spool import changes, claims, completed, events, partials, schema
 from mailsuite.spool.changes import Hurry
 from mailsuite.spool.claims import Claim
 from tests.spool.test_plans import effort, plan
@@ -149,6 +149,9 @@ def test_old_events_go_without_a_look_at_the_others(db: sqlite3.Connection) -> N
         (changes.HURRY, r"SEARCH recipients USING (COVERING )?INDEX recipients_waiting \(destination=\? AND due>\?\)"),
         (events.EXPIRE, r"SEARCH events USING COVERING INDEX events_by_time \(time<\?\)"),
         (partials.EXPIRE, r"SEARCH partials USING INDEX partials_by_age \(kept<\?\)"),
+        (completed.EXPIRE, r"SEARCH completed USING (COVERING )?INDEX completed_by_age \(time<\?\)"),
+        (completed.RECALL, r"SEARCH completed USING INDEX sqlite_autoindex_completed_1 \(name=\?\)"),
+        (completed.HEARD, r"SEARCH completed USING (COVERING )?INDEX sqlite_autoindex_completed_1 \(name=\?\)"),
     ],
 )
 def test_queries_walk_the_index_that_is_meant_and_never_sort(
@@ -156,7 +159,7 @@ def test_queries_walk_the_index_that_is_meant_and_never_sort(
 ) -> None:
     found = plan(db, statement)
     assert any(re.fullmatch(expected, step) for step in found), found
-    assert not any(re.match(r"SCAN (recipients|messages|events|partials)", step) for step in found), found
+    assert not any(re.match(r"SCAN (recipients|messages|events|partials|completed)", step) for step in found), found
     # What is shown of a page is put in order again; that is no more than the page.
     assert not any("TEMP B-TREE FOR ORDER" in step for step in found) or statement == claims.HELD_MESSAGES, found
 

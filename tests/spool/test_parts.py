@@ -10,7 +10,7 @@ import pytest
 
 from mailsuite.interfaces import SpoolError, SpoolFull
 from mailsuite.mail.partial import Partial
-from mailsuite.spool import files, partials
+from mailsuite.spool import entry, files, partials
 from mailsuite.spool.errors import CommitFailed
 from mailsuite.spool.partials import Keep, Take
 from mailsuite.spool.sqlite import SqliteSpool
@@ -192,6 +192,89 @@ def test_file_stays_until_the_next_start_where_the_commit_failed(
     assert listed(directory) == [draft.queue_id]
     pump.run(spool.start())
     assert resume(pump, spool, "a").draft.size == len(LARGE)
+
+
+# ------------------------------------------------------------------------------------------ completed
+
+
+def complete(pump: Pump, spool: SqliteSpool, name: str, octets: bytes = SMALL) -> Any:
+    draft = begin(spool, octets)
+    pump.run(draft.commit(ENVELOPE, TARGETS, name=name, received=3))
+    return draft
+
+
+def names(directory: Path) -> list[str]:
+    db = sqlite3.connect(directory / "queue.db")
+    try:
+        return [name for (name,) in db.execute("SELECT name FROM completed ORDER BY time, rowid")]
+    finally:
+        db.close()
+
+
+def test_names_that_are_not_there_cost_nothing(pump: Pump, spool: SqliteSpool) -> None:
+    keep(pump, spool, "a", SMALL)
+    complete(pump, spool, "b")
+    before = spool.transactions
+    for number in range(1000):
+        for asked in (spool.resume(str(number)), spool.forget(str(number)), spool.heard([str(number)])):
+            assert asked.called
+            assert asked.result is None
+    assert spool.transactions == before
+
+
+def test_name_is_written_in_the_transaction_of_its_message(
+    monkeypatch: pytest.MonkeyPatch, pump: Pump, directory: Path, spool: SqliteSpool
+) -> None:
+    monkeypatch.setattr(entry, "COMPLETE", "INSERT INTO nowhere VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
+    with pytest.raises(SpoolError):
+        complete(pump, spool, "a")
+    assert pump.run(spool.count()) == 0
+    monkeypatch.undo()
+    before = spool.transactions
+    complete(pump, spool, "a")
+    assert spool.transactions == before + 1
+    assert names(directory) == ["a"]
+
+
+def test_commit_that_nobody_waits_for_is_known(pump: Pump, spool: SqliteSpool) -> None:
+    for octets in (SMALL, LARGE):
+        draft = begin(spool, octets)
+        committing = draft.commit(ENVELOPE, TARGETS, name="a", received=3)
+        committing.addErrback(lambda _: None)
+        committing.cancel()
+        pump.until(lambda: pump.run(spool.resume("a")) is not None)
+        found = pump.run(spool.resume("a"))
+        assert found.queue_id == draft.queue_id
+        pump.run(spool.heard(["a"]))
+
+
+def test_names_beyond_the_bounds_go_the_oldest_first(pump: Pump, directory: Path) -> None:
+    spool = SqliteSpool(directory, pump, spill=SPILL, completed_count=32)
+    pump.run(spool.start())
+    for number in range(33):
+        complete(pump, spool, str(number))
+        pump.advance(1)
+    pump.until(lambda: len(names(directory)) == 30)  # some at once
+    assert names(directory) == [str(number) for number in range(3, 33)]
+    pump.run(spool.stop())
+    spool = SqliteSpool(directory, pump, spill=SPILL, completed_octets=1000)
+    pump.run(spool.start())
+    complete(pump, spool, "last")
+    pump.until(lambda: 5 < len(names(directory)) < 30)
+    assert names(directory)[-1] == "last"
+    complete(pump, spool, "huge" * 1000)
+    pump.until(lambda: names(directory) == [])
+    assert pump.run(spool.resume("last")) is None
+    pump.run(spool.stop())
+
+
+def test_old_names_are_swept(pump: Pump, directory: Path, spool: SqliteSpool) -> None:
+    complete(pump, spool, "a")
+    pump.advance(48 * 3600 - 1)
+    complete(pump, spool, "b")
+    pump.advance(302)
+    pump.until(lambda: names(directory) == ["b"])
+    assert pump.run(spool.resume("a")) is None
 
 
 # ------------------------------------------------------------------------------------------ cancelled

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from email.generator import BytesGenerator
 from email.message import Message as Part
@@ -11,12 +10,12 @@ from io import BytesIO
 from typing import Final
 
 from mailsuite.mail.address import Address, domain_key
+from mailsuite.mail.plain import plain
 from mailsuite.mail.queue import Message
 from mailsuite.mail.trace import date_time
 
 MOST_LISTED: Final = 50
 _POLICY: Final = compat32.clone(linesep="\r\n")
-_UNPRINTABLE: Final = re.compile(r"[\x00-\x1f\x7f]+")
 _WIDEST: Final = 200
 
 
@@ -59,4 +58,4 @@ def digest(
 
 
 def _clean(text: str) -> str:
-    return _UNPRINTABLE.sub(" ", text)[:_WIDEST]
+    return plain(text)[:_WIDEST]

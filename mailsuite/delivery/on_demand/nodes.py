@@ -7,14 +7,14 @@ queued for other hosts: a domain whose backup MX we are, or mail that was deferr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network, ip_address
+from ipaddress import IPv4Network, IPv6Network
 
 from mailsuite.interfaces import ICustomers, IRouter, Refused
 from mailsuite.mail import replies
 from mailsuite.mail.address import Address, domain_key, is_domain
 from mailsuite.mail.customer import Customer
+from mailsuite.mail.networks import is_within
 from mailsuite.mail.route import HOLD, RELAY, Destination
 from mailsuite.mail.session import Identity, Peer
 
@@ -102,7 +102,7 @@ class Nodes:
     def _may_ask_for_any(self, identity: Identity | None, peer: Peer) -> bool:
         if self.policy.who == "any" or (self.policy.who == "authenticated" and identity is not None):
             return True
-        return _is_within(peer.host, self.policy.networks)
+        return is_within(peer.host, self.policy.networks)
 
     def _is_theirs(self, customer: Customer, identity: Identity | None, peer: Peer) -> bool:
         if identity is not None and identity.customer is not None and customer.is_at_home(peer.host):
@@ -126,11 +126,3 @@ def unable(node: str, why: str = "") -> Refused:
 def not_allowed(node: str, reason: str) -> Refused:
     """459: it is not for this peer."""
     return Refused(replies.ETRN_NOT_ALLOWED.saying(f"Node {node} not allowed: {reason}"))
-
-
-def _is_within(host: str, networks: Sequence[IPv4Network | IPv6Network]) -> bool:
-    if not host or not networks:
-        return False
-    address = ip_address(host.partition("%")[0])
-    mapped = getattr(address, "ipv4_mapped", None) or address
-    return any(mapped in network for network in networks)

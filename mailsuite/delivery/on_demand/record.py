@@ -11,6 +11,7 @@ from twisted.logger import Logger
 from mailsuite.delivery.tasks import Tasks
 from mailsuite.interfaces import ISpool, SpoolError
 from mailsuite.mail.history import Event, EventKind
+from mailsuite.mail.plain import plain
 
 
 class Record:
@@ -24,14 +25,15 @@ class Record:
         self._tasks = Tasks()
 
     def note(self, kind: EventKind, subject: str, **detail: str | float | bool | None) -> None:
-        """Write one event down, and log it."""
+        """Write one event down, and log it. What others have said in it becomes plain text."""
+        said = {name: plain(value) if isinstance(value, str) else value for name, value in detail.items()}
         self._log.info(
             "{kind} {subject}: {detail}",
             kind=kind.value,
             subject=subject,
-            detail=", ".join(f"{name}={value}" for name, value in detail.items()),
+            detail=", ".join(f"{name}={value}" for name, value in said.items()),
         )
-        self.write([Event(self._now(), kind, subject, detail=detail)])
+        self.write([Event(self._now(), kind, subject, detail=said)])
 
     def write(self, events: Sequence[Event]) -> None:
         """Write events down."""

@@ -2,7 +2,7 @@
 
 Rules: replies are taken as peers really send them. A line may end in a bare LF, the space behind the code may be
 missing ("clients SHOULD be prepared to process the code alone", RFC 5321 section 4.2), and text may hold any octets:
-it is read as UTF-8, what is none is replaced, control characters become spaces. Not taken are a code outside 200 to
+it is read as UTF-8, what is none is replaced, what is no text becomes spaces. Not taken are a code outside 200 to
 599, lines of one reply with different codes (a 250 that begins as 550 must count as neither), and replies past the
 limits.
 
@@ -14,13 +14,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from mailsuite.mail.plain import plain
 from mailsuite.mail.reply import Reply
 from mailsuite.mail.status import EnhancedStatus
 from mailsuite.wire.core import RemoteProtocolError
 
 # Code, then what stands behind it; a fourth digit makes it no code at all.
 _LINE = re.compile(rb"([2-5][0-9]{2})(?![0-9])([ -]?)(.*)", re.DOTALL)
-_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ class ReplyReader:
 
 
 def _compose(code: int, raw: list[bytes], *, status_in_positive: bool) -> Reply:
-    lines = [_CONTROL.sub(" ", line.decode("utf-8", "replace")) for line in raw]
+    lines = [plain(line.decode("utf-8", "replace")) for line in raw]
     status: EnhancedStatus | None = None
     # RFC 2034 section 4: in 2yz, 4yz and 5yz, never in 3yz; every line of a reply repeats it.
     if code >= 400 or (code < 300 and status_in_positive):

@@ -268,7 +268,7 @@ def test_everything_is_refused_after_stop(kit: Kit) -> None:
         lambda: spool.settle([Settlement(delivery, (DELIVERED,))]),
         lambda: spool.release([delivery]),
         lambda: spool.move(delivery, OTHER),
-        lambda: spool.reroute(lambda _: OTHER),
+        lambda: spool.reroute(lambda *_: OTHER),
         spool.held,
         lambda: spool.held_messages(HOLD, 1e10, 1),
         lambda: spool.hurry([RELAY]),

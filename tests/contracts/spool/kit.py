@@ -13,7 +13,13 @@ from mailsuite.mail.route import Destination, Target
 from mailsuite.mail.status import EnhancedStatus
 
 LARGE = 1000
-KEPT = {"history_time": 5000.0, "partials_count": 5, "partials_octets": 200 * LARGE, "partials_time": 3000.0}
+KEPT = {
+    "history_time": 5000.0,
+    "partials_count": 5,
+    "partials_octets": 200 * LARGE,
+    "partials_time": 3000.0,
+    "completed_count": 5,
+}
 MAILDIR = Destination("maildir")
 RELAY = Destination("relay", "example.org")
 OTHER = Destination("relay", "[192.0.2.1]:25")

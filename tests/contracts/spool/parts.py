@@ -157,6 +157,29 @@ def test_part_is_kept_again_and_again(kit: Kit, step: int) -> None:
     assert kit.content(delivery) == OCTETS[: 3 * step]
 
 
+@pytest.mark.parametrize("reopened", [False, True])
+@pytest.mark.parametrize("whole", [10, LARGE + 1, 50 * LARGE])
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.9999, 1.0, 2.0])
+def test_part_is_cut_back(kit: Kit, whole: int, share: float, *, reopened: bool) -> None:
+    size = min(whole, int(whole * share))
+    draft = begin(kit, OCTETS[:whole])
+    kit.run(kit.spool.keep(draft, "a", ENVELOPE, [target(RELAY)], 3, size=int(whole * share)))
+    if reopened:
+        kit.reopen()
+    for _ in range(2):
+        part = resume(kit, "a")
+        assert part is not None
+        assert (part.draft.size, part.received) == (size, 3)
+        kit.run(kit.spool.keep(part.draft, "a", part.envelope, part.targets, part.received))
+    part = resume(kit, "a")
+    assert part is not None
+    write(kit, part.draft, OCTETS[size:whole])
+    kit.run(part.draft.commit(part.envelope, part.targets))
+    (delivery,) = kit.claim(RELAY)
+    assert delivery.content.size == whole
+    assert kit.content(delivery) == OCTETS[:whole]
+
+
 def test_parts_have_nothing_to_do_with_one_another(kit: Kit) -> None:
     keep(kit, "a", OCTETS[:100])
     keep(kit, "b", OCTETS[:200])
