@@ -77,7 +77,11 @@ class OdmrCustomer:
     def pull(self, *domains: str) -> CustomerTurn:
         """Connect and take what there is. Never raises on what the provider does: see the turn's `end`."""
         turn = CustomerTurn()
-        connection = socket.create_connection((LOOPBACK, self.port), timeout=self.timeout)
+        try:
+            connection = socket.create_connection((LOOPBACK, self.port), timeout=self.timeout)
+        except ConnectionResetError as problem:  # the provider was faster than our own system
+            turn.end = f"lost: {problem}"
+            return turn
         with suppress(OSError):  # it may be gone already
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         line = Line(connection, "C", "P", turn.transcript)
