@@ -307,7 +307,8 @@ class Conversation:
         if self._farewell is not None and phase is Phase.COMMAND and self.core.role is Role.SERVER:
             self._bid_farewell()
         else:
-            self._patience.begin(phase)
+            # A client waits for replies while content flows; how many octets they have says nothing.
+            self._patience.begin(phase, paced=self.core.role is Role.SERVER)
 
     def _go_on(self) -> None:
         """What the session waits for may have come."""

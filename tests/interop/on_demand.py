@@ -47,9 +47,9 @@ def home(directory: Path, *pulls: Mapping[str, Any], settings: Mapping[str, Any]
 
 
 def content(number: int, octets: int = 0) -> bytes:
-    """A message whose subject is its number."""
-    line = b"%062d\r\n" % number
-    return b"From: x@away.test\r\nSubject: %d\r\n\r\n.dot\r\n" % number + line * (octets // len(line))
+    """A message whose subject is its number; no line of it is like another, so that none can be missing unseen."""
+    lines = b"".join([b"%030d %031d\r\n" % (number, line) for line in range(octets // 64)])
+    return b"From: x@away.test\r\nSubject: %d\r\n\r\n.dot\r\n" % number + lines
 
 
 def hand_in(server: Instance, numbers: Iterable[int], *, recipient: str = f"alice@{HOME}", octets: int = 0) -> None:

@@ -151,6 +151,20 @@ def test_rate_of_content_says_nothing_of_a_peer_that_takes():
     assert kept == []
 
 
+def test_content_in_many_pieces_may_take_as_long_as_each_is_answered_in_time():
+    class Core(LineCore):
+        timeout = Phase.DATA_BLOCK
+
+    kept = []
+    side = Side(keeping(kept, answer=False), Core(Role.CLIENT), timeouts=Timeouts(data_block=180))
+    for _ in range(10):
+        side.clock.advance(100)
+        side.receive(b"250\n")
+    assert kept == [Line(b"250")] * 10
+    side.clock.advance(180)
+    assert isinstance(kept[-1], PeerTooSlow)
+
+
 def test_client_waits_for_a_response_as_long_as_it_may_take():
     kept = []
     side = Side(keeping(kept, answer=False), LineCore(Role.CLIENT), timeouts=Timeouts(response=300))
