@@ -40,6 +40,10 @@ class SpoolFull(SpoolError):
     """There is no room on the disk. Peers are told 452 4.3.1."""
 
 
+class SpoolInUse(SpoolError):
+    """Another process has the spool."""
+
+
 class DirectoryUnavailable(Exception):
     """The directory of accounts cannot be read, now. Peers are told 451 or 454."""
 
@@ -94,13 +98,6 @@ class IRouter(Interface):
     def destination(address: Address) -> Destination:
         """Where mail for this final address goes by the configuration of now; never refuses."""
 
-    def rerouted(address: Address, present: Destination) -> Destination:
-        """Where mail that waits under the destination `present` goes by the configuration of now; never refuses.
-
-        What is held leaves only for a mailbox, or for a next hop that the configuration names for its domain: that
-        nobody holds it any more is no reason to give it to the MX of the domain, which may well be ourselves.
-        """
-
 
 class IReservation(Interface):
     """The room that one transaction keeps in the quotas of customers, from its first recipient to its end.
@@ -131,7 +128,7 @@ class IReservation(Interface):
 class IQuota(Interface):
     """How much may be held for each customer."""
 
-    def reservation(octets: int) -> Any:
+    def reservation(octets: int) -> IReservation:
         """An `IReservation` for a transaction, of so many octets as MAIL has announced; 0 where it has not.
 
         It keeps room for nobody yet. Whoever asks for it says `release` or `landed` in the end.
@@ -273,8 +270,8 @@ class ISpool(Interface):
         """Keep a draft whose line broke, on stable storage and under a name, in place of `abort` (RFC 1845).
 
         With `size`, no more than its first so many octets. `received` is how many octets of the peer's content are in
-        what is kept. What was kept under that name before is forgotten. Parts are kept for a set time and within
-        bounds; a part for which there is no room is dropped.
+        what is kept. What was kept under that name before is forgotten. Parts are kept for a set time, and within
+        bounds, in all and for each of those whom the names tell: the oldest make room. One without room is dropped.
         """
 
     def resume(name: str) -> Awaitable[Any]:

@@ -13,6 +13,7 @@ from mailsuite.admin.reference import reference
 from mailsuite.config import Settings, SettingsError, split_host_port
 
 ROOT = Path(__file__).parent.parent
+PULL = {"name": "x", "provider": "odmr.example", "username": "u", "password": "p"}
 
 
 def parse(**table):
@@ -79,6 +80,42 @@ def parse(**table):
         ({"relay": {"resolver": "a b"}}, "m.toml: relay.resolver = 'a b': it is not a host"),
         ({"relay": {"resolver": "dns.example"}}, "m.toml: relay.resolver = 'dns.example': it is not an IP address"),
         ({"relay": {"source_address": "eth0"}}, "m.toml: relay.source_address = 'eth0': it is not an IP address"),
+        (
+            {"customer": [{"name": "x", "domains": ["x.example"], "hold_time": "5d", "warning_time": "6d"}]},
+            "m.toml: customer[0].warning_time: it is longer than hold_time; make it shorter than that, or 0",
+        ),
+        (
+            {"customer": [{"name": "x", "domains": ["x.example"], "hold_time": "2d", "contact": "me@x.example"}]},
+            "m.toml: customer[0].warning_time: it is longer than hold_time; make it shorter than that, or 0",
+        ),
+        (
+            {"customer": [{"name": "x", "domains": "o.example"}]},
+            'm.toml: customer[0].domains: write a list, as in ["o.example"].',
+        ),
+        ({"pull": [{"name": "x", "provider": "y", "times": 5}]}, "m.toml: pull[0].times: write a list, as in [...]."),
+        (
+            {"listen": [{"endpoint": "tcp:1", "trusted": "::1"}]},
+            'm.toml: listen[0].trusted: write a list, as in ["::1"].',
+        ),
+        ({"customer": [{"name": "x", "domains": []}]}, "m.toml: customer[0].domains: name at least one."),
+        (
+            {"customer": [{"name": "x", "domains": ["x.example", "X.example"]}]},
+            "m.toml: customer[0].domains: x.example stands there twice; name it once.",
+        ),
+        (
+            {"customer": [{"name": "x", "domains": ["x.example"], "hold_time": "59m"}]},
+            "m.toml: customer[0].hold_time = '59m': it is less than an hour, and nobody would get the mail; give more",
+        ),
+        (
+            {"pull": [{**PULL, "domains": ["a.example", "a.example"]}]},
+            "m.toml: pull[0].domains: a.example stands there",
+        ),
+        (
+            {"pull": [{**PULL, "password_file": "p"}]},
+            "m.toml: pull[0].password: it stands beside password_file; keep one",
+        ),
+        ({"pull": [{**PULL, "password": ""}]}, "m.toml: pull[0].password: it is empty; write the password there"),
+        ({"pull": [{"name": "x", "provider": "y", "username": "u"}]}, "m.toml: pull[0].username: it needs a password"),
         ({"retry": {"first": float("inf")}}, "m.toml: retry.first = inf: input should be a finite number"),
     ],
 )
@@ -87,6 +124,14 @@ def test_a_fault_is_one_sentence_with_file_key_reason_and_cure(table, sentence):
         parse(**table)
     assert str(caught.value).startswith(sentence)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "terms", [{"hold_time": "2d"}, {"hold_time": "2d", "contact": "a@b.example", "warning_time": 0}]
+)
+def test_where_nobody_is_warned_the_time_of_warnings_does_not_matter(terms):
+    [customer] = parse(customer=[{"name": "x", "domains": ["x.example"], **terms}]).customer
+    assert customer.hold_time == 2 * 86400
 
 
 def test_every_fault_is_told_at_once():

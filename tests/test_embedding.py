@@ -41,7 +41,7 @@ class Nobody:
     async def secret(self, authcid, kind):
         raise AssertionError("nobody logs in here")
 
-    async def authorize(self, authcid, authzid):
+    async def authorize(self, authcid, authzid, *, external):
         raise AssertionError("nobody logs in here")
 
 

@@ -3,6 +3,9 @@
 Their names and domains are theirs alone: who edits the directory is told of them (`Configured`), and a server does not
 start over a directory that has one of them, too. Their passwords are known, so they serve every mechanism.
 
+A password file that has changed is read anew when somebody logs in. One that cannot be read, or holds what cannot be a
+password, is logged, and the password that was there before stays in force.
+
 Known limits: a password that changes in the configuration is in force after a restart, as everything there is.
 """
 
@@ -11,21 +14,30 @@ from __future__ import annotations
 import hmac
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+from twisted.logger import Logger
 
 from mailsuite.accounts.errors import DirectoryError
 from mailsuite.accounts.names import Key, certificate_name, customer_key, customer_name, login_key
 from mailsuite.accounts.passwords import checked, scram_of
+from mailsuite.accounts.recipients import Stamp
 from mailsuite.accounts.records import Account, Secrets
 from mailsuite.mail.customer import Customer, RecipientRule
+from mailsuite.mail.password_file import PasswordUnreadable, read_password
 from mailsuite.mail.scram import SALT_LENGTH
 from mailsuite.mail.session import Identity
+
+_log = Logger()
 
 
 @dataclass(frozen=True, slots=True)
 class ConfiguredCustomer:
     """One of them. `recipients_file` has a recipient in each line, for `RecipientRule.LIST`.
+
+    `password` is what stood in `password_file`, where there is one.
 
     Raises `DirectoryError` where its name or its password cannot be one, or the list is missing.
     """
@@ -33,6 +45,7 @@ class ConfiguredCustomer:
     customer: Customer
     password: str | None = field(default=None, repr=False)
     recipients_file: Path | None = None
+    password_file: Path | None = None
 
     def __post_init__(self) -> None:
         try:
@@ -93,7 +106,14 @@ class ConfiguredLogins:
         self._configured = configured
         self._lock = threading.Lock()
         self._accounts: dict[str, Account] = {}
-        self._by_certificate: dict[str, Account] = {}
+        self._names = {
+            customer_key(one.customer.certificate): customer_key(one.customer.name)
+            for one in configured
+            if one.customer.certificate is not None
+        }
+        self._files = {customer_key(one.customer.name): one for one in configured if one.password_file is not None}
+        self._stamps: dict[str, Stamp | None] = {}
+        self._salt_key = b""
         self._is_ready = False
 
     def prepare(self, salt_key: Callable[[], bytes]) -> None:
@@ -101,19 +121,43 @@ class ConfiguredLogins:
         with self._lock:
             if self._is_ready:
                 return
-            key = salt_key()
-            accounts = {customer_key(one.customer.name): _account(one, key) for one in self._configured}
-            self._by_certificate = {
-                customer_key(one.customer.certificate): accounts[customer_key(one.customer.name)]
-                for one in self._configured
-                if one.customer.certificate is not None
-            }
-            self._accounts = accounts
+            key = self._salt_key = salt_key()
+            self._accounts = {customer_key(one.customer.name): _account(one, key) for one in self._configured}
             self._is_ready = True
 
     def account(self, name: str, *, external: bool) -> Account | None:
-        """The account of a name (a customer key), or where it is `external` that of the name in a certificate."""
-        return (self._by_certificate if external else self._accounts).get(name)
+        """The account of a name (a customer key), or where it is `external` that of the name in a certificate.
+
+        Blocks. There is none before `prepare`.
+        """
+        key = self._names.get(name) if external else name
+        if key in self._files:
+            with self._lock:
+                self._keep_up(key)
+        return None if key is None else self._accounts.get(key)
+
+    def _keep_up(self, key: str) -> None:
+        """Read a customer's password file, if that has changed since the last look."""
+        one = self._files[key]
+        assert one.password_file is not None
+        stamp: Stamp | None = None
+        with suppress(OSError):
+            stamp = Stamp.of(one.password_file)
+        if key in self._stamps and stamp == self._stamps[key]:
+            return
+        self._stamps[key] = stamp
+        try:
+            changed = replace(one, password=read_password(one.password_file))
+        except (PasswordUnreadable, DirectoryError) as error:
+            _log.error(
+                "customer {name}: {error}; the password from before stays in force",
+                name=one.customer.name,
+                error=str(error),
+            )
+            return
+        if changed.password != one.password:
+            self._files[key] = changed
+            self._accounts[key] = _account(changed, self._salt_key)
 
 
 def _account(configured: ConfiguredCustomer, salt_key: bytes) -> Account:

@@ -115,7 +115,7 @@ def customers_now(db: sqlite3.Connection, version: Version) -> CustomersSnapshot
 
 def refuse_clash(db: sqlite3.Connection, configured: Configured) -> None:
     """See that what the configuration gives its customers is nobody's here. Raises `DirectoryError`."""
-    _refuse_clash_within(configured)
+    refuse_clash_within(configured)
     logins: dict[str, str] = {}
     for key, certificate, name in db.execute("SELECT key, certificate_key, name FROM customers"):
         logins |= {key: name} if certificate is None else {key: name, certificate: name}
@@ -138,7 +138,8 @@ def refuse_clash(db: sqlite3.Connection, configured: Configured) -> None:
             _refuse_domain(db, customer, domain)
 
 
-def _refuse_clash_within(configured: Configured) -> None:
+def refuse_clash_within(configured: Configured) -> None:
+    """See that no two customers of the configuration log in by the same. Raises `DirectoryError`."""
     logins: dict[str, str] = {}
     for name, certificate in configured.logins():
         for login in (name, certificate):

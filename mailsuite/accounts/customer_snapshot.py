@@ -21,8 +21,8 @@ from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from mailsuite.accounts.configured import Configured, ConfiguredCustomer
-from mailsuite.accounts.customer_rows import CustomersSnapshot
-from mailsuite.accounts.errors import DirectoryError
+from mailsuite.accounts.customer_rows import CustomersSnapshot, refuse_clash_within
+from mailsuite.accounts.errors import DirectoryError, OutdatedDirectory, reason_of
 from mailsuite.accounts.names import CATCH_ALL, POSTMASTER, customer_key, key_of
 from mailsuite.accounts.polling import Polling
 from mailsuite.accounts.reader import DirectoryReader
@@ -107,6 +107,24 @@ class Customers(Polling):
         # RFC 5321 section 4.5.1: postmaster is there, in any case of letters.
         return bool(base == POSTMASTER or not listed.isdisjoint((local_part, base or local_part, CATCH_ALL)))
 
+    def look_over(self) -> None:
+        """Read everything once, for what is wrong with it: the directory if there is one yet, files of recipients.
+
+        Blocks. Raises `DirectoryUnavailable`.
+        """
+        try:
+            refuse_clash_within(self._configured)
+            self._lists(self._read_files() or {})
+        except DirectoryError as error:
+            raise DirectoryUnavailable(str(error)) from None
+        if not _is_there(self._reader.path):
+            return
+        try:
+            self._reader.customers(self._configured)
+        except DirectoryUnavailable as error:
+            if not isinstance(error.__cause__, OutdatedDirectory):  # which is as good as any when it is up to date
+                raise
+
     # --------------------------------------------------------------------------------------------- underneath
 
     def _current(self) -> _State:
@@ -148,7 +166,7 @@ class Customers(Polling):
             try:
                 stamp = Stamp.of(path)
             except OSError as error:
-                raise DirectoryError(f"the recipients in {path} cannot be read: {error}") from None
+                raise DirectoryError(f"the recipients in {path} cannot be read: {reason_of(error)}") from None
             known = self._files.get(path)
             files[path] = (
                 known if known is not None and known.stamp == stamp else _ListFile(stamp, read_recipients(path))
@@ -170,3 +188,10 @@ class Customers(Polling):
                     )
                 lists.update({domain: recipients.get(domain, frozenset()) for domain in customer.domains})
         return lists
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError as error:
+        raise DirectoryUnavailable(f"{path} cannot be read: {reason_of(error)}") from None

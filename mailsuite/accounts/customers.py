@@ -75,6 +75,9 @@ class CustomersFile(EditedFile):
                         f"{domain} is not held for {row.customer.name!r}; see what is by `mailsuite customer list`"
                     )
             domains = [domain for domain in row.customer.domains if domain not in gone]
+            for domain in map(domain_name, add_domains):
+                if domain in domains:
+                    raise DirectoryError(f"{domain} is held for {row.customer.name!r} already; leave it out")
             sound = self._sound(replace(row.customer, **changes, domains=(*domains, *add_domains)), row)
             update(self._db, row, sound)
         return sound
@@ -204,6 +207,15 @@ class CustomersFile(EditedFile):
                 )
             if before is None or domain not in before.customer.domains:
                 self._expect_not_held(domain)
+        times = (customer.hold_time, customer.warning_time, customer.contact)
+        if customer.is_warned_too_early and (
+            before is None
+            or times != (before.customer.hold_time, before.customer.warning_time, before.customer.contact)
+        ):
+            raise DirectoryError(
+                f"the warning time of {customer.name!r} is longer than its hold time; give a shorter one with "
+                "--warning-time, or 0 for no warning"
+            )
         if customer.recipients is RecipientRule.COMMAND and not customer.recipients_command:
             raise DirectoryError(
                 f"there is no command that knows the recipients of {customer.name!r}; give one with "

@@ -67,7 +67,7 @@ class GuessAllowance:
         """Count a guess before it is verified. Raises `TooManyGuesses`."""
         left = self._now_left(name)
         if left < 1:
-            raise TooManyGuesses(f"too many wrong passwords for {name}")
+            raise TooManyGuesses("too many wrong passwords for one name")  # which may be a password, too
         self._set(name, left - 1)
 
     def give_back(self, name: str) -> None:

@@ -76,12 +76,20 @@ def customer_key(name: str) -> str:
 
 def customer_name(text: str) -> str:
     """The name that an operator gives a customer."""
-    if not text or len(text) > _MAX_CUSTOMER or not _is_encodable(text):
-        raise DirectoryError(f"{text!r} cannot name a customer; take 1 to {_MAX_CUSTOMER} characters, such as ship-1")
+    if not text or len(text) > _MAX_CUSTOMER or text.startswith("-") or not all(map(_is_of_name, text)):
+        # Nothing that a shell, a table or a log would take for something else.
+        raise DirectoryError(
+            f"{text!r} cannot name a customer; take 1 to {_MAX_CUSTOMER} letters, digits and any of . _ - @, as "
+            "in ship-1"
+        )
     fault = _spelling_fault(text)
     if fault is not None:
         raise DirectoryError(f"the customer's name {text!r} {fault}; choose another")
     return text
+
+
+def _is_of_name(character: str) -> bool:
+    return character.isalnum() or character in "._-@"
 
 
 def certificate_name(text: str) -> str:

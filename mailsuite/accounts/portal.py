@@ -211,6 +211,14 @@ class Authenticator:
     async def authorize(self, authcid: str, authzid: str, *, external: bool) -> Identity:
         return await self._login(ProvenName(_octets(authcid), external), authzid)
 
+    async def find(self, login: str, *, external: bool = False) -> Identity | None:
+        """Who logs in by this name, or where it is `external` by a certificate in which it stands, enabled or not.
+
+        It proves nothing; it is for logs. Raises `DirectoryUnavailable`.
+        """
+        _, account = await self._accounts.find(login, external=external)
+        return None if account is None else account.identity
+
     async def _login(self, credentials: ICredentials, authzid: str) -> Identity:
         _, avatar, _ = await self.portal.login(credentials, None, IAccount)
         identity = cast("Identity", avatar)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from mailsuite.accounts.errors import DirectoryError
+from mailsuite.accounts.errors import DirectoryError, reason_of
 from mailsuite.accounts.names import recipient_key
 
 _COMMENT = re.compile(r"(?:^|\s)#")  # within a word it is part of an address
@@ -52,7 +52,7 @@ def read_recipients(path: Path) -> dict[str, frozenset[str]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise DirectoryError(f"the recipients in {path} cannot be read: {error}") from None
+        raise DirectoryError(f"the recipients in {path} cannot be read: {reason_of(error)}") from None
     found: dict[str, set[str]] = {}
     for address in addresses_in(text.splitlines(), str(path)):
         local_part, domain = recipient_key(address)

@@ -18,7 +18,7 @@ import sqlite3
 from contextlib import suppress
 from pathlib import Path
 
-from mailsuite.accounts.errors import DirectoryError
+from mailsuite.accounts.errors import DirectoryError, OutdatedDirectory
 
 APPLICATION_ID = 0x6D734143  # "msAC"
 
@@ -203,7 +203,9 @@ def _check(path: Path, db: sqlite3.Connection, *, oldest: int = 0) -> None:
     if _version(db) > len(MIGRATIONS):
         raise DirectoryError(f"{path} was made by a newer mailsuite; update this one")
     if _version(db) < oldest:
-        raise DirectoryError(f"{path} was made by an older mailsuite; bring it up to date with `mailsuite domain list`")
+        raise OutdatedDirectory(
+            f"{path} was made by an older mailsuite; bring it up to date with `mailsuite domain list`"
+        )
 
 
 def _version(db: sqlite3.Connection) -> int:

@@ -63,6 +63,11 @@ class Directory(Polling):
         # RFC 5321 section 4.1.1.3: <postmaster> without a domain is ours.
         return not domain or domain in self._current().domains
 
+    @property
+    def domains(self) -> frozenset[str]:
+        """All local domains."""
+        return self._current().domains
+
     def mailbox(self, address: Address) -> Address | None:
         entry = self._find(address)
         return entry if isinstance(entry, Address) else None

@@ -195,7 +195,10 @@ def list_users(context: HasDirectory, domain: str | None, *, as_json: bool) -> N
 
 @click.group()
 def alias() -> None:
-    """Edit aliases: addresses that lead to others, here or elsewhere."""
+    """Edit aliases: addresses that lead to others.
+
+    Those may be here or elsewhere.
+    """
 
 
 @alias.command("add")

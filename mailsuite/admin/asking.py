@@ -57,6 +57,16 @@ def opened(kind: type[Edited], context: HasDirectory, *, create: bool = False) -
         raise click.ClickException(str(error)) from None
 
 
+def is_there(path: Path) -> bool:
+    """Whether a file is there; who may not see that is told so."""
+    try:
+        return path.exists()
+    except OSError as error:
+        raise click.ClickException(
+            f"{path} cannot be read ({error.strerror}); run this as the user who serves, or as root"
+        ) from None
+
+
 def yes_option(command: Command) -> Command:
     """Give a command the flag `--yes`."""
     return click.option("--yes", is_flag=True, help="Do not ask whether that is meant.")(command)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,7 +48,9 @@ class Context:
             try:
                 self._settings = Settings() if path is None else Settings.load(path.absolute())
             except SettingsError as error:
-                raise click.ClickException(str(error)) from None
+                wrong = click.ClickException(str(error))
+                wrong.exit_code = os.EX_CONFIG  # type: ignore[misc] # click reads it of the instance
+                raise wrong from None
         return self._settings
 
     @property
@@ -89,10 +93,12 @@ def root(context: click.Context, config: Path | None) -> None:
 def check(context: Context, file: Path | None) -> None:
     """Say what is wrong with the configuration FILE: a sentence for each fault, with key, reason and cure.
 
-    Without FILE it is the one of --config. Certificates and password files are looked at as well, so run it as a user
-    who may read them.
+    Without FILE it is the one of --config. Certificates, password files and files of recipients are looked at as well,
+    and what is kept by commands, so run it as a user who may read them. What is possible but hardly meant is noted.
     """
+    from mailsuite.admin.notes import notes
     from mailsuite.service import StartError, preflight
+    from mailsuite.service.doubts import doubts, local_domains
 
     file = file or context.file
     if file is None:
@@ -100,17 +106,15 @@ def check(context: Context, file: Path | None) -> None:
     try:
         settings = Settings.load(file.absolute())
         preflight(settings)
+        local = local_domains(settings)
+        said = [*notes(settings, local, time.time()), *doubts(settings, local)]
     except SettingsError as error:
         raise click.ClickException(str(error)) from None
     except StartError as error:
         raise click.ClickException(f"{file}: {error}") from None
     click.echo(f"{file}: nothing is wrong with it.")
-    if settings.accounts.postmaster is None:
-        click.echo(
-            "Note: accounts.postmaster is not set; mail to the postmaster, which every domain must take (RFC 5321 "
-            "section 4.5.1), is refused where neither a user nor an alias has that address.",
-            err=True,
-        )
+    for note in said:
+        click.echo(f"Note: {note}.", err=True)
 
 
 for _command in (demo, domain, user, alias, customer, pull, network_up, etrn, doctor):

@@ -14,14 +14,16 @@ from typing import Any, Final, Protocol
 import click
 
 from mailsuite.admin.asking import opened
+from mailsuite.admin.customer_terms import terms_in_words
 from mailsuite.admin.customers import HasSettings
-from mailsuite.admin.output import json_option, print_rows
+from mailsuite.admin.output import in_units, json_option, print_rows
 from mailsuite.admin.reading import open_spool
 from mailsuite.mail.customer import Customer
 from mailsuite.mail.history import Event, EventKind
 from mailsuite.mail.queue import HeldMail
 
 _TURNS: Final = (EventKind.TURN, EventKind.ETRN)
+_VISITS: Final = (EventKind.TURN, EventKind.SEEN)
 _LOSSES: Final = (EventKind.WARNED, EventKind.EXPIRED)
 _HELD_TITLES: Final = {
     "domain": "Domain",
@@ -40,6 +42,7 @@ _TURN_TITLES: Final = {
     "text": "How it ended",
 }
 _LOSS_TITLES: Final = {"time": "Time", "kind": "What", "messages": "Messages", "text": "Why"}
+_TOLD_ALREADY: Final = ("Domains", "Quota")
 
 
 class ReadsSpool(Protocol):
@@ -67,7 +70,9 @@ class ReadsSpool(Protocol):
 def show_customer(context: HasSettings, name: str, *, last: int, as_json: bool) -> None:
     """Show what is held for the customer NAME: how much, since when, when it expires, what its quota leaves.
 
-    Its last turns follow, with what was warned of and what was returned to its sender because nobody came for it.
+    Its terms follow, when it was seen last, the last login that was refused, and its last turns, with what was warned
+    of and what was returned to its sender because nobody came for it. That it came and there was no mail is written
+    down once an hour.
     """
     from mailsuite.interfaces import SpoolError
 
@@ -80,7 +85,7 @@ def show_customer(context: HasSettings, name: str, *, last: int, as_json: bool) 
     if as_json:
         click.echo(json.dumps(row, indent=2))
     else:
-        _print(row, time.time())
+        _print(row, customer, time.time())
 
 
 def describe(customer: Customer, held: Iterable[HeldMail]) -> dict[str, Any]:
@@ -99,6 +104,18 @@ def describe(customer: Customer, held: Iterable[HeldMail]) -> dict[str, Any]:
         "domains": domains,
         "held": total,
         "hold_time": customer.hold_time,
+        "terms": {
+            "contact": None if customer.contact is None else str(customer.contact),
+            "warning_time": customer.warning_time,
+            "certificate": customer.certificate,
+            "networks": list(map(str, customer.networks)),
+            "next_hop": customer.next_hop,
+            "turn_interval": customer.turn_interval,
+            "shared_turns": customer.shared_turns,
+            "pipelining": customer.pipelining,
+            "recipients": customer.recipients.value,
+            "recipients_command": list(customer.recipients_command),
+        },
         "quota": {
             "max_messages": customer.max_messages,
             "max_size": customer.max_octets,
@@ -146,18 +163,36 @@ def _past(spool: ReadsSpool | None, customer: Customer, last: int) -> dict[str, 
             {"time": one.time, "kind": one.kind.value, "queue_id": one.queue_id, **one.detail} for one in found[:last]
         ]
 
-    return {"turns": events(_TURNS), "losses": events(_LOSSES)}
+    def latest(kinds: Iterable[EventKind]) -> dict[str, Any] | None:
+        if spool is None:
+            return None
+        found = [one for kind in kinds for one in spool.history(kind=kind, subject=customer.name, limit=1)]
+        one = max(found, key=lambda event: event.time, default=None)
+        return None if one is None else {"time": one.time, **one.detail}
+
+    return {
+        "last_seen": latest(_VISITS),
+        "last_refused_login": latest([EventKind.LOGIN_REFUSED]),
+        "turns": events(_TURNS),
+        "losses": events(_LOSSES),
+    }
 
 
 # ----------------------------------------------------------------------------------------------- for people
 
 
-def _print(row: dict[str, Any], now: float) -> None:
+def _print(row: dict[str, Any], customer: Customer, now: float) -> None:
     held = [_held_in_words(one, now) for one in row["domains"]]
     if len(held) > 1:
         held.append(_held_in_words({"domain": "in all", **row["held"]}, now))
     print_rows(held, _HELD_TITLES, as_json=False)
     click.echo(f"\nQuota: {_quota_in_words(row['quota'])}.")
+    for heading, words in terms_in_words(customer).items():
+        if heading not in _TOLD_ALREADY:
+            click.echo(f"{heading}: {words}.")
+    click.echo(f"Last seen: {_visit_in_words(row['last_seen'], now)}.")
+    if row["last_refused_login"] is not None:
+        click.echo(f"Last refused login: {_visit_in_words(row['last_refused_login'], now)}.")
     if row["turns"]:
         click.echo("\nLast turns:\n")
         print_rows([_turn_in_words(one) for one in row["turns"]], _TURN_TITLES, as_json=False)
@@ -168,6 +203,17 @@ def _print(row: dict[str, Any], now: float) -> None:
         print_rows([_loss_in_words(one) for one in row["losses"]], _LOSS_TITLES, as_json=False)
 
 
+def _visit_in_words(one: dict[str, Any] | None, now: float) -> str:
+    from mailsuite.delivery.retry import span
+
+    if one is None:
+        return "never, as far as the record goes"
+    peer, by = one.get("address") or "a local socket", one.get("mechanism")
+    how = f" by {by}" if by else ""
+    when = f"{_clock(one['time'])} ({span(max(now - one['time'], 0.0))} ago)"
+    return _printable(f"{when} from {peer}{how}, {one.get('text', '')}")
+
+
 def _held_in_words(one: dict[str, Any], now: float) -> dict[str, object]:
     from mailsuite.delivery.retry import span
 
@@ -176,7 +222,7 @@ def _held_in_words(one: dict[str, Any], now: float) -> dict[str, object]:
     return {
         "domain": one["domain"],
         "messages": one["messages"],
-        "octets": _size(one["octets"]),
+        "octets": in_units(one["octets"]),
         "oldest": "-" if oldest is None else f"{_clock(oldest)} ({span(max(now - oldest, 0.0))} ago)",
         "expires": "-" if expires is None else f"{_clock(expires)} ({left})",
     }
@@ -187,7 +233,7 @@ def _quota_in_words(quota: dict[str, Any]) -> str:
     if quota["max_messages"] is not None:
         parts.append(f"{quota['messages_left']} of {quota['max_messages']} messages left")
     if quota["max_size"] is not None:
-        parts.append(f"{_size(quota['octets_left'])} of {_size(quota['max_size'])} left")
+        parts.append(f"{in_units(quota['octets_left'])} of {in_units(quota['max_size'])} left")
     return ", ".join(parts) or "none"
 
 
@@ -199,13 +245,15 @@ def _turn_in_words(one: dict[str, Any]) -> dict[str, object]:
         end = f"asked for {one.get('node', '-')}"
     elif one.get("complete") is False:
         end = f"broke off: {end}"
+    if one.get("times", 1) > 1:
+        end += f" ({one['times']} times)"
     left = [f"{one[key]} {key}" for key in ("deferred", "failed") if one.get(key)]
     return {
         "time": _clock(one["time"]),
         "kind": "ATRN" if one["kind"] == EventKind.TURN else "ETRN",
         "peer": one.get("address") or "-",
         "messages": one.get("messages", "-"),
-        "octets": "-" if octets is None else _size(octets),
+        "octets": "-" if octets is None else in_units(octets),
         "seconds": "-" if seconds is None else f"{seconds:.1f} s",
         "text": _printable("; ".join([str(end), *left])),
     }
@@ -229,13 +277,3 @@ def _printable(text: str) -> str:
 
 def _clock(seconds: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
-
-
-def _size(octets: int) -> str:
-    """In the units of the configuration."""
-    size, unit = float(octets), "octets"
-    for larger in ("KiB", "MiB", "GiB"):
-        if size < 1024:
-            break
-        size, unit = size / 1024, larger
-    return f"{octets} octets" if unit == "octets" else f"{size:.1f} {unit}"

@@ -22,17 +22,21 @@ from mailsuite.admin.asking import (
     HasDirectory,
     confirm,
     expect_one_at_most,
+    is_there,
     new_password,
     opened,
     password_options,
     report,
     yes_option,
 )
-from mailsuite.admin.output import json_option, print_rows
+from mailsuite.admin.customer_terms import changes_in_words, in_time
+from mailsuite.admin.output import in_units, json_option, print_rows
+from mailsuite.admin.reading import open_spool
 from mailsuite.config import Customer as Table
 from mailsuite.config import Settings
 from mailsuite.config.customers import customer_value
-from mailsuite.mail.customer import Customer, RecipientRule
+from mailsuite.mail.address import domain_key
+from mailsuite.mail.customer import HOLD_TIME, Customer, RecipientRule
 from mailsuite.mail.session import SecretKind
 
 if TYPE_CHECKING:
@@ -43,7 +47,6 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 _NONE = "none"
 _CLEARED = {"certificate": None, "contact": None, "max_messages": None, "max_size": None, "next_hop": None}
-_UNITS = ((86400, "d"), (3600, "h"), (60, "m"))
 
 
 class HasSettings(HasDirectory, Protocol):
@@ -92,9 +95,9 @@ def _term_options(command: Command) -> Command:
 
 @click.group()
 def customer() -> None:
-    """Edit customers of on-demand mail relay: for whom mail is held until they fetch it.
+    """Edit customers of on-demand mail relay.
 
-    A running server sees every change within a second or so.
+    For them mail is held until they fetch it. A running server sees every change within a second or so.
     """
 
 
@@ -127,6 +130,8 @@ def add_customer(
 ) -> None:
     """Add the customer NAME, which is also the user name it logs in with.
 
+    A name has letters, digits, and any of . _ - @ in it.
+
     Without an option the password is asked for, twice. The password itself is kept as well, for CRAM-MD5, which
     RFC 2645 makes mandatory and some clients have nothing else; --no-shared-secret goes without.
     """
@@ -137,6 +142,7 @@ def add_customer(
         password = None if no_password else new_password(password_stdin=password_stdin, generate=generate)
         added = directory.add_customer(wanted, password, keep=_kinds(shared=not no_shared_secret))
     report(f"added {added.name}, with {', '.join(added.domains)}", password if generate else None)
+    _tell_of_recipients(added, wanted=given, listed=0)
     if password is None and added.certificate is None:
         click.echo(f"it cannot log in yet: give it a password with `mailsuite customer passwd {added.name}`", err=True)
 
@@ -148,21 +154,34 @@ def add_customer(
 )
 @click.option("--del-domain", "deleted", metavar="DOMAIN", multiple=True, help="One that is held no longer.")
 @_term_options
+@yes_option
 @click.pass_obj
 def change_customer(
-    context: HasDirectory, /, name: str, added: tuple[str, ...], deleted: tuple[str, ...], **given: Any
+    context: HasSettings, /, name: str, added: tuple[str, ...], deleted: tuple[str, ...], *, yes: bool, **given: Any
 ) -> None:
     """Change what is named of the customer NAME; all else stays as it is.
 
     The word "none" takes away a certificate, a contact, a limit, a next hop or all networks; --network puts those that
     are given in the place of those that were there.
+
+    Mail that is held for a domain which is taken away stays held; if there is any, that is told, and whether it is
+    meant is asked.
     """
     changes = _terms(given)
     if not changes and not added and not deleted:
         raise click.UsageError("Name what is to change; `mailsuite customer set --help` shows what can.")
     with _directory(context) as directory:
+        kept = directory.customer(name).customer
+        if deleted:
+            held = _held(context, [key for key in map(domain_key, deleted) if key in kept.domains])
+            if held is not None:
+                click.echo(held, err=True)
+                confirm(f"Take {', '.join(deleted)} away from {kept.name}?", yes=yes)
         changed = directory.change_customer(name, changes, add_domains=added, delete_domains=deleted)
-    click.echo(f"changed {changed.name}, with {', '.join(changed.domains)}")
+        listed = directory.customer(name).recipients
+    changes_made = changes_in_words(kept, changed)
+    click.echo(f"changed {changed.name}: {changes_made}" if changes_made else f"{changed.name} is as it was")
+    _tell_of_recipients(changed, wanted=given, listed=listed)
 
 
 @customer.command("passwd")
@@ -192,10 +211,13 @@ def change_password(
 @click.argument("name")
 @yes_option
 @click.pass_obj
-def delete_customer(context: HasDirectory, name: str, *, yes: bool) -> None:
-    """Delete the customer NAME. Mail that is held for its domains stays in the queue."""
+def delete_customer(context: HasSettings, name: str, *, yes: bool) -> None:
+    """Delete the customer NAME. Mail that is held for its domains stays held; how much that is, is told."""
     with _directory(context) as directory:
         kept = directory.customer(name).customer
+        held = _held(context, kept.domains)
+        if held is not None:
+            click.echo(held, err=True)
         confirm(f"Delete the customer {kept.name}, with {', '.join(kept.domains)}?", yes=yes)
         click.echo(f"deleted {directory.delete_customer(name)}")
 
@@ -207,7 +229,7 @@ def list_customers(context: HasSettings, *, as_json: bool) -> None:
     """List the customers, those of the configuration too."""
     tables = context.settings.customer
     rows = [_row_of_table(table) for table in tables]
-    if context.directory_path.exists() or not tables:
+    if is_there(context.directory_path) or not tables:
         with _directory(context) as directory:
             rows += map(_row_of_kept, directory.customers())
     rows.sort(key=lambda row: row["name"].casefold())
@@ -271,7 +293,9 @@ def delete_recipients(context: click.Context, addresses: tuple[str, ...]) -> Non
     """Take each ADDRESS off the list."""
     with _directory(context.obj) as directory:
         directory.delete_recipients(context.meta["customer"], addresses)
+        kept = directory.customer(context.meta["customer"])
     click.echo(f"deleted {', '.join(addresses)}")
+    _tell_of_empty_list(kept.customer, kept.recipients)
 
 
 @recipients.command("list")
@@ -321,6 +345,51 @@ def _terms(given: Mapping[str, Any]) -> dict[str, Any]:
         raise click.UsageError(f"--{option.replace('_', '-')}: {reason[:1].lower()}{reason[1:]}.") from None
     fields = {"max_octets" if key == "max_size" else key for key in table}
     return {field: getattr(value, field) for field in fields}
+
+
+def _tell_of_recipients(customer: Customer, *, wanted: Mapping[str, Any], listed: int) -> None:
+    """Say what an option about recipients means that may not be expected."""
+    if wanted["recipients"] is not None:
+        _tell_of_empty_list(customer, listed)
+    if wanted["recipients_command"] is None:
+        return
+    from mailsuite.delivery.on_demand.programs import fault_of
+
+    if wanted["recipients"] is None:
+        click.echo("recipients are those for which the command ends with 0 now, as by --recipients command", err=True)
+    fault = fault_of(customer.recipients_command)
+    if fault is not None:
+        click.echo(f"{fault}: until it can be run, mail for {customer.name} is put off (450)", err=True)
+
+
+def _tell_of_empty_list(customer: Customer, listed: int) -> None:
+    if customer.recipients is RecipientRule.LIST and not listed:
+        click.echo(
+            f"the list is empty: all mail for {customer.name} but the postmaster's is refused until `mailsuite "
+            f"customer recipients {customer.name} add ADDRESS`",
+            err=True,
+        )
+
+
+def _held(context: HasSettings, domains: Collection[str]) -> str | None:
+    """What is held for domains that are about to be held for nobody, and what becomes of it; None for nothing."""
+    from mailsuite.interfaces import SpoolError
+
+    fate = (
+        f"goes back to its senders {HOLD_TIME / 86400:g} days after it came, unless the domain is given to a customer "
+        "before."
+    )
+    try:
+        spool = open_spool(context.settings)
+        held = [] if spool is None else [one for one in spool.held() if one.domain in domains and one.messages]
+    except SpoolError as error:
+        return f"How much is held cannot be told ({error}); what is held stays held, and {fate}"
+    if not held:
+        return None
+    count = sum(one.messages for one in held)
+    what = "1 message is" if count == 1 else f"{count} messages are"
+    size = in_units(sum(one.octets for one in held))
+    return f"{what} held for {', '.join(one.domain for one in held)} ({size}): that stays held, and {fate}"
 
 
 def _words(command: str) -> tuple[str, ...]:
@@ -380,14 +449,7 @@ def _readable(row: Mapping[str, Any]) -> dict[str, object]:
         "name": row["name"],
         "domains": row["domains"],
         "logins": logins or "nothing",
-        "held": _duration(row["hold_time"]),
+        "held": in_time(row["hold_time"]),
         "recipients": f"list of {row['listed']}" if listed else row["recipients"],
         "source": row["source"],
     }
-
-
-def _duration(seconds: float) -> str:
-    for factor, unit in _UNITS:
-        if seconds and seconds % factor == 0:
-            return f"{seconds / factor:g}{unit}"
-    return f"{seconds:g}s"

@@ -51,7 +51,8 @@ def etrn(
     """Ask the server at HOST to send the mail that waits for each NODE, and print its answers.
 
     A NODE is a domain, @DOMAIN for its sub-domains too, or #QUEUE. The exit status is 0 where all nodes were taken,
-    with mail or without; 75 where it may succeed later; 69 where the server does not do it; 77 where it is refused.
+    with mail or without; 75 where it may succeed later; 69 where the server does not do it; 77 where it is refused; 78
+    where the configuration is wrong.
     """
     from mailsuite.admin.running import Failed, leave_with, run
     from mailsuite.delivery.pulls import PullPlan
@@ -104,6 +105,7 @@ async def _ask(reactor: Any, settings: Settings, plan: PullPlan) -> PullEnd:  # 
         lambda function, *arguments: deferToThreadPool(reactor, reactor.getThreadPool(), function, *arguments),
         LineSettings(settings.hostname, settings.relay.source_address),
         addresses=resolver.addresses,
+        clock=reactor,
     )
     return await line.pull(plan)
 

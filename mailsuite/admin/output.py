@@ -52,3 +52,13 @@ def _cell(value: object) -> str:
     if isinstance(value, (list, tuple)):
         return "\n".join(map(str, value))
     return str(value)
+
+
+def in_units(octets: int) -> str:
+    """A size, in the units of the configuration."""
+    size, unit = float(octets), "octets"
+    for larger in ("KiB", "MiB", "GiB"):
+        if size < 1024:
+            break
+        size, unit = size / 1024, larger
+    return f"{octets} octets" if unit == "octets" else f"{size:.1f} {unit}"

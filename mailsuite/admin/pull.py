@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _DELIVERY_TIME: Final = 60.0  # seconds
 _LOOK_EVERY: Final = 0.2
+_START_TIME: Final = 6.0  # seconds between a server that has the queue and one that can be talked to
+_ASK_EVERY: Final = 0.5
 
 
 class HasSettings(Protocol):
@@ -45,8 +47,8 @@ def pull(
     """Pull the mail that providers hold for us, as the [[pull]] tables say, and tell what came of it.
 
     A NAME is that of a [[pull]]; without one all are pulled. The exit status is 0 where all went well, whether there
-    was mail or not; 75 where it may succeed later; 69 where a provider does not serve us; 77 where it refuses our
-    login; 78 where the configuration is wrong.
+    was mail or not; 75 where it may succeed later; 69 where a provider does not serve us, or we have refused all that
+    came; 77 where it refuses our login; 78 where the configuration is wrong.
     """
     from mailsuite.admin.running import Failed
 
@@ -71,7 +73,7 @@ def network_up(context: HasSettings) -> None:
     """Tell the running server that the network is there: it begins all pulls now.
 
     For the hooks of NetworkManager, ppp or systemd-networkd: it does not wait for them. The exit status is 69 where no
-    server is running.
+    server is running, and 78 where the configuration is wrong.
     """
     from mailsuite.admin.control import ControlClient, ControlError, connect
     from mailsuite.admin.running import Failed, run
@@ -100,17 +102,31 @@ def _settings_with_pulls(context: HasSettings) -> Settings:
 
 
 def _pull(settings: Settings, names: Sequence[str], *, dry_run: bool) -> None:
-    """Pull, tell, and end with the status."""
+    """Pull, tell, and end with the status.
+
+    A server that is starting, or stopping, has the queue and cannot be talked to: it is given some seconds.
+    """
+    from twisted.internet.task import deferLater
+
     from mailsuite.admin.control import ControlError
     from mailsuite.admin.running import Failed, leave_with, run
     from mailsuite.delivery.puller import UnknownPull
+    from mailsuite.interfaces import SpoolInUse
     from mailsuite.service import StartError
 
     with Display() as display:
 
         async def work(reactor: Any) -> None:  # noqa: ANN401 - the reactor has many interfaces at once
-            if not await _pull_there(reactor, settings, names, display, dry_run=dry_run):
-                await _pull_here(reactor, settings, names, display, dry_run=dry_run)
+            until = reactor.seconds() + _START_TIME
+            while not await _pull_there(reactor, settings, names, display, dry_run=dry_run):
+                try:
+                    await _pull_here(reactor, settings, names, display, dry_run=dry_run)
+                except SpoolInUse as error:
+                    if reactor.seconds() >= until:
+                        raise Failed(str(error), os.EX_UNAVAILABLE) from None
+                    await deferLater(reactor, _ASK_EVERY)
+                else:
+                    break
 
         try:
             run(work)
@@ -151,9 +167,10 @@ async def _pull_here(
     *,
     dry_run: bool,
 ) -> None:
-    """Be the server, for a while and without its doors."""
+    """Be the server, for a while and without its doors. Raises `SpoolInUse` where another is, and `StartError`."""
     from mailsuite.admin.running import Failed
-    from mailsuite.service import MailService, preflight
+    from mailsuite.interfaces import SpoolInUse
+    from mailsuite.service import MailService, StartError, preflight
 
     expect_owner(settings)
     preflight(settings)
@@ -163,6 +180,8 @@ async def _pull_here(
     try:
         await server.ready()
         if failures:
+            if isinstance(failures[0], SpoolInUse | StartError):
+                raise failures[0]
             raise Failed(str(failures[0]), os.EX_UNAVAILABLE)
         for name in names:
             tell = _by_name(display.progress, name)

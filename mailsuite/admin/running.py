@@ -1,8 +1,8 @@
 """What commands that talk to the network have in common: a reactor for as long as they run, and their exit status.
 
 The exit status is one of sysexits: 0 where all went well (mail or no mail), 75 for what may succeed later, 69 where a
-server does not do what was asked, 77 where it does not take us for whom we are, 78 for what is wrong with the
-configuration.
+server does not do what was asked or we have refused all that came, 77 where it does not take us for whom we are, 78 for
+what is wrong with the configuration.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from typing import Any, Final, NoReturn, TypeVar
 
 import click
@@ -21,6 +22,7 @@ _T = TypeVar("_T")
 STATUS: Final = {
     PullResult.TEMPORARY: os.EX_TEMPFAIL,
     PullResult.UNAVAILABLE: os.EX_UNAVAILABLE,
+    PullResult.REFUSED: os.EX_UNAVAILABLE,
     PullResult.DENIED: os.EX_NOPERM,
 }
 # Of several the one that somebody must do most about.
@@ -52,6 +54,11 @@ def run(work: Callable[[Any], Awaitable[_T]]) -> _T:
     from twisted.python.failure import Failure
 
     outcome: list[_T | Failure] = []
+    interrupted: list[bool] = []
+
+    def note() -> None:
+        # When the reactor stops it ends the connections, and what waits for them fails.
+        interrupted.extend([True] if not outcome else [])
 
     async def hold(reactor: Any) -> None:  # noqa: ANN401 - the reactor has many interfaces at once
         try:
@@ -59,11 +66,14 @@ def run(work: Callable[[Any], Awaitable[_T]]) -> _T:
         except Exception:  # noqa: BLE001 - raised again when the reactor has stopped
             outcome.append(Failure())  # type: ignore[no-untyped-call]
 
-    try:
-        react(lambda clock: Deferred.fromCoroutine(hold(clock)), _reactor=reactor)
-    except SystemExit:
-        if not outcome:
-            sys.exit(130)
+    def begin(running: Any) -> Deferred[None]:  # noqa: ANN401 - as there
+        running.addSystemEventTrigger("before", "shutdown", note)
+        return Deferred.fromCoroutine(hold(running))
+
+    with suppress(SystemExit):
+        react(begin, _reactor=reactor)
+    if interrupted or not outcome:
+        sys.exit(130)
     end = outcome[0]
     if isinstance(end, Failure):
         end.raiseException()

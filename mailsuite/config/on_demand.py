@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, Field, SecretStr, field_validator
 
@@ -18,13 +18,19 @@ def _timetable(value: str) -> str:
     return value
 
 
+_SHORTEST_HOLD: Final = 3600.0  # seconds
+
 Domains = tuple[Annotated[str, AfterValidator(domain_of)], ...]
 
 
 class Customer(Table):
     """A customer of on-demand mail relay, for whom mail is held; `mailsuite customer` keeps others in a file."""
 
-    name: str = Field(description="Its name, and the user name it logs in with.", min_length=1, max_length=64)
+    name: str = Field(
+        description="Its name, and the user name it logs in with: letters, digits, and any of . _ - @",
+        min_length=1,
+        max_length=64,
+    )
     domains: Domains = Field(description="The domains that are held for it.", min_length=1)
     password: SecretStr | None = Field(default=None, description="Its password, for every mechanism.")
     password_file: Path | None = Field(default=None, description="A file whose first line is the password.")
@@ -33,9 +39,12 @@ class Customer(Table):
     )
     networks: Networks = Field(default=(), description="Where it may log in from; empty for anywhere.")
     contact: str | None = Field(default=None, description="Who is warned before mail expires.")
-    hold_time: Duration = Field(default=21 * 86400.0, description="How long mail is held before it is returned.")
+    hold_time: Duration = Field(
+        default=21 * 86400.0, description="How long mail is held before it is returned, an hour or more."
+    )
     warning_time: Duration = Field(
-        default=3 * 86400.0, description="How long before mail expires the contact is warned; 0 for never."
+        default=3 * 86400.0,
+        description="How long before mail expires the contact is warned, no more than `hold_time`; 0 for never.",
     )
     max_messages: int | None = Field(default=None, ge=1, description="Most messages held; past it 452 at RCPT.")
     max_size: Size | None = Field(default=None, description="Most octets held; past it 452 at RCPT.")
@@ -58,6 +67,13 @@ class Customer(Table):
     recipients_command: tuple[str, ...] = Field(
         default=(), description="The command and its arguments; the recipient is added as the last one."
     )
+
+    @field_validator("hold_time")
+    @classmethod
+    def _is_long_enough(cls, value: float) -> float:
+        if value < _SHORTEST_HOLD:
+            raise ValueError('it is less than an hour, and nobody would get the mail; give more, as in "21d"')
+        return value
 
     @field_validator("contact")
     @classmethod
@@ -124,6 +140,20 @@ class Pull(Table):
         default="none",
         description="Whether mail that waits for the same host as smarthost is sent before or after the pull.",
     )
+    push_host: str | None = Field(
+        default=None,
+        description="The host of that smarthost, as `next_hop` of its [[route]] names it; by default the provider's.",
+    )
+
+    @field_validator("push_host")
+    @classmethod
+    def _is_bare_host(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        host, port = split_host_port(value, 25)
+        if split_host_port(value, 26)[1] == port:
+            raise ValueError("it has a port; write the host alone, as in smtp.example.net")
+        return host
 
     @field_validator("provider")
     @classmethod

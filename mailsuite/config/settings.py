@@ -12,6 +12,7 @@ from typing import Any, Self
 from pydantic import BaseModel, Field, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 
+from mailsuite.config.customers import customer_value
 from mailsuite.config.on_demand import Customer, OnDemand, Pull
 from mailsuite.config.tables import TLS, Accounts, Limits, Listen, Local, Receive, Relay, Retry, Route, Spool
 from mailsuite.config.values import Duration, Table
@@ -108,8 +109,7 @@ def _cross_check(settings: Settings) -> list[str]:
             problems.append(f"{name}: it is never reached; put it before the route for {before.domain!r}.")
         if route.username is None and (route.password, route.password_file) != (None, None):
             problems.append(f"{name}.username: there is a password without it; add it, or take the password out.")
-        if route.username is not None and (route.password is None) == (route.password_file is None):
-            problems.append(f"{name}.username: it needs a password; add `password` or `password_file`.")
+        problems += _check_password(name, route)
         if route.username is not None and route.tls in ("none", "opportunistic"):
             problems.append(f"{name}.tls: credentials go over TLS only; set it to required, verified or implicit.")
     problems += [*_check_customers(settings), *_check_pulls(settings)]
@@ -130,8 +130,10 @@ def _check_customers(settings: Settings) -> Iterator[str]:
         for domain in customer.domains:
             if owners.setdefault(domain, customer.name) != customer.name:
                 yield f"{key}.domains: {domain} is held for {owners[domain]!r} already; leave it to one."
-        if customer.password is not None and customer.password_file is not None:
-            yield f"{key}.password: it stands beside password_file; keep one of them."
+        yield from _check_twice(key, customer.domains)
+        yield from _check_password(key, customer)
+        if customer_value(customer).is_warned_too_early:
+            yield f"{key}.warning_time: it is longer than hold_time; make it shorter than that, or 0 for no warning."
         if customer.recipients == "command" and not customer.recipients_command:
             yield f'{key}.recipients_command: recipients = "command" needs it; add the command.'
 
@@ -147,10 +149,27 @@ def _check_pulls(settings: Settings) -> Iterator[str]:
             yield f"{key}.username: ATRN needs authentication; add the customer's name there."
         if pull.method == "etrn" and not pull.domains:
             yield f"{key}.domains: ETRN asks for each by name; add them."
-        if pull.username is not None and (pull.password is None) == (pull.password_file is None):
-            yield f"{key}.username: it needs a password; add `password` or `password_file`."
+        yield from _check_twice(key, pull.domains)
+        yield from _check_password(key, pull)
         if pull.username is not None and pull.tls == "none":
             yield f"{key}.tls: credentials go over TLS only; set it to required, verified or implicit."
+
+
+def _check_password(key: str, table: Customer | Pull | Route) -> Iterator[str]:
+    if table.password is not None and table.password_file is not None:
+        yield f"{key}.password: it stands beside password_file; keep one of them."
+    elif table.password is not None and not table.password.get_secret_value():
+        yield f"{key}.password: it is empty; write the password there, or take it out."
+    elif isinstance(table, Customer) or table.username is None:
+        return  # a customer may have a certificate
+    elif table.password is None and table.password_file is None:
+        yield f"{key}.username: it needs a password; add `password` or `password_file`."
+
+
+def _check_twice(key: str, domains: tuple[str, ...]) -> Iterator[str]:
+    for number, domain in enumerate(domains):
+        if domain in domains[:number]:
+            yield f"{key}.domains: {domain} stands there twice; name it once."
 
 
 def _sentence(source: str, model: type[BaseModel], fault: ErrorDetails) -> str:
@@ -169,11 +188,21 @@ def _sentence(source: str, model: type[BaseModel], fault: ErrorDetails) -> str:
     reason = reason[:1].lower() + reason[1:]
     if kind == "tuple_type" and isinstance(value, dict):
         return f"{source}: {key}: there may be several of it; write its head in double brackets, [[{key}]]."
+    if kind == "tuple_type":
+        # An only value is shown as it should be; tables and passwords never are.
+        shown = f'["{value}"]' if isinstance(value, str) and _is_plain(value, key) else "[...]"
+        return f"{source}: {key}: write a list, as in {shown}."
+    if kind == "too_short" and isinstance(value, (list, tuple)):
+        return f"{source}: {key}: name at least one."
     # Never a whole table: it may hold a password.
     said = f" {value!r}" if isinstance(value, (str, int, float)) and "password" not in key else ""
     if kind == "value_error":
         return f"{source}: {key} ={said}: {reason}."
     return f"{source}: {key} ={said}: {reason}; give it such a value."
+
+
+def _is_plain(value: str, key: str) -> bool:
+    return "password" not in key and value.isprintable() and not set('"\\') & set(value)
 
 
 def _keys_beside(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:

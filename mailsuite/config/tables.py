@@ -46,7 +46,8 @@ class Listen(Table):
     auth: bool | None = Field(
         default=None,
         description="Whether AUTH is offered; by default on submission listeners only. On an smtp listener it is for "
-        "other mail servers: whoever logs in there may relay, under any sender.",
+        "other mail servers: whoever logs in there may relay, under any sender; a customer under those of its "
+        "domains.",
     )
     atrn: bool = Field(default=False, description="Whether customers may say ATRN on a submission listener too.")
 

@@ -1,5 +1,7 @@
 """The line to a provider: dials it, lets a pull session talk, and tells how that ended.
 
+A pull with which nothing goes on any more is ended, also where the provider keeps the line alive.
+
 The addresses of the host are tried in their order until one greets us; from there on a failure is the provider's own
 word, and asking at another of its doors would only repeat it (and use up attempts at the password).
 """
@@ -11,12 +13,13 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from mailsuite.delivery.agents.relay import Addresses, InThread, MakesTLS
 from mailsuite.delivery.pulls import PullPlan
 from mailsuite.delivery.tasks import uncancelled
 from mailsuite.mail import replies
+from mailsuite.mail.password_file import PasswordUnreadable, read_password
 from mailsuite.mail.reply import Reply
 from mailsuite.net.dialer import ConnectFailed
 from mailsuite.net.resolver import DnsFailure
@@ -62,17 +65,19 @@ class DialsLines(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LineSettings:
-    """What we call ourselves, and the address that connections leave from."""
+    """What we call ourselves, the address that connections leave from, and how many seconds a pull may stand still."""
 
     hostname: str
     source_address: str | None = None
+    patience: float = 900.0
 
 
 class ProviderLine:
     """Holds pulls, each over a connection of its own.
 
     `turn` makes the pair that takes a plan's mail in (None where only ETRN is said). `addresses` gives the addresses of
-    a host; without it that is the dialer's business.
+    a host; without it that is the dialer's business. `clock` ends pulls with which nothing goes on: no stage begins, no
+    content comes, nothing is refused.
     """
 
     def __init__(
@@ -84,6 +89,7 @@ class ProviderLine:
         *,
         turn: Callable[[PullPlan], tuple[Core, Session]] | None = None,
         addresses: Addresses | None = None,
+        clock: IReactorTime,
     ) -> None:
         self._dialer = dialer
         self._tls = tls
@@ -91,6 +97,7 @@ class ProviderLine:
         self._settings = settings
         self._turn = turn
         self._addresses = addresses
+        self._clock = clock
         self._lines: set[IsLine] = set()
 
     async def pull(self, plan: PullPlan, *, dry_run: bool = False, progress: Progress | None = None) -> PullEnd:
@@ -101,6 +108,11 @@ class ProviderLine:
             addresses: Sequence[str] = [plan.host] if self._addresses is None else await self._addresses(plan.host)
         except DnsFailure as failure:
             return _of_dns(failure)
+        if plan.password_file is not None:
+            try:  # it may have been changed since the start
+                plan = replace(plan, password=await self._in_thread(read_password, plan.password_file))
+            except PasswordUnreadable as error:
+                return _unreached(str(error))
         end = _unreached(f"{plan.host} has no address")
         for address in addresses[:_MOST_ADDRESSES]:
             end = await self._try(plan, address, dry_run=dry_run, progress=progress)
@@ -126,12 +138,13 @@ class ProviderLine:
         """Dial one address, and see the session to its end."""
         creator = None if plan.tls == "none" else self._tls.for_host(plan.host, plan.tls)
         turn = self._turn
+        standstill = _Standstill(self._clock, self._settings.patience, progress)
         session = PullSession(
             plan.settings(self._settings.hostname, dry_run=dry_run),
             turn=None if turn is None else lambda: turn(plan),
             tls=None if creator is None else lambda: creator,
             in_thread=self._in_thread,
-            progress=progress,
+            progress=standstill.progress,
         )
         try:
             line = await self._dialer.dial(
@@ -147,14 +160,53 @@ class ProviderLine:
         except DnsFailure as failure:
             return _of_dns(failure)
         self._lines.add(line)
+        standstill.watch(line)
         try:
             ending = await _see_off(line)
         finally:
+            standstill.leave()
             self._lines.discard(line)
         end = session.end
+        if standstill.has_ended_it and not end.result.is_success:
+            what = f"nothing has come for {self._settings.patience:.0f} seconds, and the line was closed ({end.stage})"
+            return replace(end, result=PullResult.TEMPORARY, text=what)
         if isinstance(ending, TLSFailed) and not end.result.is_success:
             end = replace(end, result=_judge(ending), text=f"TLS with {plan.host} has failed: {ending}")
         return end
+
+
+class _Standstill:
+    """Ends a line with which nothing goes on for some time, and passes on what does. It begins with `watch`."""
+
+    def __init__(self, clock: IReactorTime, limit: float, progress: Progress | None) -> None:
+        self._clock = clock
+        self._limit = limit
+        self._progress = progress
+        self._line: IsLine | None = None
+        self._alarm: IDelayedCall | None = None
+        self.has_ended_it = False
+
+    def progress(self, progress: PullProgress) -> None:
+        """Something goes on."""
+        if self._alarm is not None and self._alarm.active():
+            self._alarm.reset(self._limit)
+        if self._progress is not None:
+            self._progress(progress)
+
+    def watch(self, line: IsLine) -> None:
+        """This is the line."""
+        self._line = line
+        self._alarm = self._clock.callLater(self._limit, self._end)
+
+    def leave(self) -> None:
+        """The line has ended."""
+        if self._alarm is not None and self._alarm.active():
+            self._alarm.cancel()
+
+    def _end(self) -> None:
+        assert self._line is not None
+        self.has_ended_it = True
+        self._line.abort()
 
 
 async def _see_off(line: IsLine) -> Exception | None:

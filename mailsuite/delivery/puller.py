@@ -154,6 +154,19 @@ class Puller(Service):
             self._tasks.start(self._run(pull, under_way), f"the pull {name}")
         return await under_way.followed(progress)
 
+    def network_up(self) -> list[str]:
+        """Begin all pulls now, and do not wait for them; tell their names.
+
+        One that is under way may hang on the line of before: where it fails for a time, another follows at once.
+        """
+        for name, pull in self._pulls.items():
+            pull.failures = 0
+            if pull.under_way is not None and not pull.under_way.dry_run:
+                pull.is_due_again = True
+            else:
+                self._tasks.start(self._pull_by_itself(name), f"the pull {name}")
+        return self.names
+
     async def _run(self, pull: _Pull, under_way: _UnderWay) -> None:
         plan, dry_run = pull.plan, under_way.dry_run
         end = _STOPPING
@@ -177,14 +190,19 @@ class Puller(Service):
                 await self._record(plan, end)
         finally:
             pull.under_way = None
-            self._schedule(pull)
+            is_due_again, pull.is_due_again = pull.is_due_again, False
+            if is_due_again and end.result is PullResult.TEMPORARY and self.running:
+                pull.failures = 0
+                self._call_at(pull, self._clock.seconds())
+            else:
+                self._schedule(pull)
             under_way.finish(end)
 
     async def _push(self, plan: PullPlan) -> None:
-        count = await self._pusher.push(plan.host)
+        count = await self._pusher.push(plan.smarthost)
         if count:
             what = "1 message" if count == 1 else f"{count} messages"
-            self._log.info("pull {name}: {what} pushed to {host}", name=plan.name, what=what, host=plan.host)
+            self._log.info("pull {name}: {what} pushed to {host}", name=plan.name, what=what, host=plan.smarthost)
 
     async def _record(self, plan: PullPlan, end: PullEnd) -> None:
         detail = {
@@ -226,11 +244,15 @@ class Puller(Service):
 
 
 class _Pull:
-    """One plan, and how it stands with it: failures in a row, the timer of the next, the one under way."""
+    """One plan, and how it stands with it: failures in a row, the timer of the next, the one under way.
+
+    `is_due_again` says that another follows at once where that one fails for a time.
+    """
 
     def __init__(self, plan: PullPlan) -> None:
         self.plan = plan
         self.failures = 0
+        self.is_due_again = False
         self.timer: IDelayedCall | None = None
         self.under_way: _UnderWay | None = None
 

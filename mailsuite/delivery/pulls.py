@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import tzinfo
+from pathlib import Path
 
 from mailsuite.mail.timetable import Timetable
 from mailsuite.session.pulling import PullSettings
@@ -17,7 +18,8 @@ class PullPlan:
     """One provider, what it is asked for, and when. Times are seconds; an `interval` of 0 is none.
 
     `tls` is a mode of `NextHop.tls`. `push` is "none", "before" or "after": when mail that waits for the same host as
-    next hop is sent.
+    next hop is sent, or for `push_host` where that is set. Where there is a `password_file`, what stands there at the
+    time is the password.
     """
 
     name: str
@@ -35,6 +37,13 @@ class PullPlan:
     retry_first: float = 60.0
     retry_longest: float = 3600.0
     push: str = "none"
+    push_host: str | None = None
+    password_file: Path | None = None
+
+    @property
+    def smarthost(self) -> str:
+        """The host that what is pushed waits for."""
+        return self.push_host or self.host
 
     def settings(self, hostname: str, *, dry_run: bool = False) -> PullSettings:
         """What its session is told; `hostname` is what we call ourselves."""

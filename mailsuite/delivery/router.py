@@ -78,6 +78,11 @@ class Router:
         return self._local if self._is_local(address) else self._elsewhere(address)
 
     def rerouted(self, address: Address, present: Destination) -> Destination:
+        """Where mail that waits under the destination `present` goes by the configuration of now; never refuses.
+
+        What is held leaves only for a mailbox, or for a next hop that the configuration names for its domain. That it
+        is held for nobody any more is no reason to send it to the MX of the domain, which may well be ourselves.
+        """
         destination = self.destination(address)
         if present.agent != HOLD or destination.agent != RELAY or self._routes.has_next_hop(address.domain):
             return destination

@@ -56,6 +56,11 @@ class Routes:
         route = self.route(domain)
         return route is not None and route.relay
 
+    def names(self, domain: str) -> bool:
+        """Whether there is a route for this very domain, or for those above it; one for all others is none."""
+        route = self.route(domain)
+        return route is not None and route.pattern != "*"
+
     def has_next_hop(self, domain: str) -> bool:
         """Whether a next hop is configured for this very domain, or for those above it; one for all others is none."""
         route = self.route(domain)

@@ -7,7 +7,7 @@ that a group of commits brings is there when they look.
 What this holds in memory is bounded: what finds no room waits in the spool. Nothing here is the only copy of
 anything: leases that are not settled come back when the spool is opened again.
 
-At its start, and only then, what waits is sorted by the configuration of now (`IRouter.rerouted`). So mail that was
+At its start, and only then, what waits is sorted by the configuration of now (`Router.rerouted`). So mail that was
 queued for a domain before it got a customer goes its way, or is held after the next start.
 """
 
@@ -31,8 +31,9 @@ from mailsuite.delivery.run import QueueRun
 from mailsuite.delivery.settlements import Settlements
 from mailsuite.delivery.tasks import Tasks
 from mailsuite.interfaces import IDeliveryAgent, IQueueRun, IQueueWatcher, IRouter, ISpool, SpoolError
+from mailsuite.mail.address import Address
 from mailsuite.mail.queue import Delivery, Outcome, Result
-from mailsuite.mail.route import HOLD, Destination
+from mailsuite.mail.route import HOLD, RELAY, Destination
 from mailsuite.mail.status import EnhancedStatus
 
 _LONGEST_SLEEP: Final = 300.0  # seconds; nothing should be missed meanwhile, but then it is found
@@ -73,7 +74,9 @@ DEFAULTS: Final = SchedulerSettings()
 class Scheduler(Service):
     """Starts agents' runs for whatever is due. The spool is started before this service, and stopped after it.
 
-    `hostname` is named in reports, `chance` gives random numbers from 0 up to 1.
+    `hostname` is named in reports, `chance` gives random numbers from 0 up to 1. `reroute` tells, at the start, where
+    mail for an address goes now that waits under some destination: see `mailsuite.delivery.router.Router.rerouted`.
+    Without it that is where the router sends it; but what is held does not go to be relayed.
     """
 
     _log = Logger()
@@ -88,10 +91,12 @@ class Scheduler(Service):
         hostname: str,
         chance: Callable[[], float],
         settings: SchedulerSettings = DEFAULTS,
+        reroute: Callable[[Address, Destination], Destination] | None = None,
     ) -> None:
         self._spool = spool
         self._agents = {agent.name: agent for agent in agents}
         self._router = router
+        self._reroute = reroute or self._rerouted
         self._clock = clock
         self._grace = settings.grace
         self._retry = settings.retry
@@ -114,7 +119,7 @@ class Scheduler(Service):
         self._timer: IDelayedCall | None = None
         self._earliest = math.inf  # while the spool is being asked for the times: the earliest that is known
         self._scanning = False
-        self._rerouted = False
+        self._is_rerouted = False
         self._runs = Tasks()
         self._others = Tasks()
         self._given_up = False
@@ -322,10 +327,10 @@ class Scheduler(Service):
                 self._forget()
 
     async def _find_due(self) -> None:
-        if not self._rerouted:
+        if not self._is_rerouted:
             # The spool's destinations are those of the configuration of then.
-            await self._spool.reroute(self._router.rerouted)
-            self._rerouted = True
+            await self._spool.reroute(self._reroute)
+            self._is_rerouted = True
         waiting = await self._spool.destinations()
         now = self._clock.seconds()
         for destination, due in waiting:
@@ -333,6 +338,10 @@ class Scheduler(Service):
                 self._earliest = min(self._earliest, due)
             elif destination.agent != HOLD and self.running:
                 self._queue(destination).claimable = True
+
+    def _rerouted(self, address: Address, present: Destination) -> Destination:
+        destination = self._router.destination(address)
+        return present if present.agent == HOLD and destination.agent == RELAY else destination
 
     def _forget(self) -> None:
         """Drop the queues that are of no more use, in any case the oldest of too many."""

@@ -15,6 +15,8 @@ class EventKind(StrEnum):
     PULL = "pull"  # a pull has ended; subject: its name
     WARNED = "warned"  # a customer was warned of mail that is about to expire; subject: the customer
     EXPIRED = "expired"  # held mail was returned; subject: the customer
+    SEEN = "seen"  # a customer asked for a turn, and there was no mail; subject: the customer
+    LOGIN_REFUSED = "login refused"  # somebody failed to log in as a customer; subject: the customer
 
 
 @dataclass(frozen=True, slots=True)

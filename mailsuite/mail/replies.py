@@ -81,6 +81,8 @@ UTF8_RECIPIENT_NOT_ANNOUNCED = _make(553, "5.6.7", "An internationalized recipie
 # What is wrong with the sender, a recipient or the content
 NO_SUCH_USER = _make(550, "5.1.1", "No such user here")
 RELAYING_DENIED = _make(550, "5.7.1", "Relaying denied")
+# Behind a turned line 550 would have the provider return what it holds (RFC 2645 has no reply of its own for this).
+NOT_OUR_DOMAIN = _make(450, "4.7.1", "Mail for this domain is not taken here now")
 MAILBOX_FULL = _make(452, "4.2.2", "Mailbox full")
 NOT_YOUR_ADDRESS = _make(550, "5.7.1", "This sender address does not belong to your account")
 TOO_MANY_RECIPIENTS = _make(452, "4.5.3", "Too many recipients")  # RFC 5321 section 4.5.3.1.10

@@ -7,6 +7,7 @@ that it outlives the process and can be read by people.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 from mailsuite.mail.address import Address
@@ -56,7 +57,8 @@ class NextHop:
     `host` is a name or an address; `use_mx` asks for the MX of that name; `port` is a TCP port. `tls` is one of
     "none", "opportunistic", "required" (no certificate is checked), "verified" (PKIX and the name), or "implicit" (TLS
     from the first octet, verified).
-    `username` and `password` authenticate us there, over TLS only.
+    `username` and `password` authenticate us there, over TLS only; where there is a `password_file`, what stands there
+    at the time is the password.
     """
 
     host: str
@@ -66,6 +68,7 @@ class NextHop:
     username: str | None = None
     password: str | None = None
     lmtp: bool = False
+    password_file: Path | None = None
 
     def __repr__(self) -> str:
         return (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from mailsuite.mail.address import Address
@@ -53,6 +53,21 @@ class Identity:
         """Whether the account owns this sender address."""
         whole = f"{address.local_part.lower()}@{address.domain_key}"
         return whole in self.addresses or f"@{address.domain_key}" in self.addresses
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedLogin:
+    """A login that has failed. `login` is the name as the peer gave it, which may be anything, a password too.
+
+    `external` says that it stands in a client certificate. `reason` is there where the name and the proof were right.
+    """
+
+    login: str = field(repr=False)
+    host: str
+    mechanism: str
+    code: int
+    external: bool = False
+    reason: str = ""
 
 
 class SecretKind(StrEnum):

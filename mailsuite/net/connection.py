@@ -32,6 +32,7 @@ from mailsuite.net import liveness
 from mailsuite.net.addresses import peer_of
 from mailsuite.net.conversation import Conversation
 from mailsuite.net.immediate import send_now
+from mailsuite.net.losses import describe_loss
 from mailsuite.net.securing import TLSCreator, start_tls
 from mailsuite.net.stepping import SessionRun
 from mailsuite.net.timeouts import Timeouts
@@ -193,7 +194,7 @@ class Connection(Protocol):
         self._lost = True
         layer, self._layer = self._layer, None
         self._set_alarm(None)
-        why = reason.getErrorMessage() or "the connection was lost"
+        why = describe_loss(reason)
         if self._promised is not None:
             self._promised = None
             if self._ending is None:

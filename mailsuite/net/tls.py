@@ -34,6 +34,7 @@ from zope.interface import implementer
 from mailsuite.mail.address import domain_key
 from mailsuite.mail.session import TLSFacts
 from mailsuite.net.addresses import parse_address
+from mailsuite.net.certificates import names_in
 
 _log = Logger()
 
@@ -232,10 +233,17 @@ class _ClientCreator:
                 else:
                     verify_certificate_ip_address(certificate.to_cryptography(), str(self._address))
             except Exception:  # noqa: BLE001 - a malformed certificate is not for this name either
-                connection.complaint = f"the certificate is not for {self._name}"
+                connection.complaint = f"the certificate is not for {self._name}{_whom(certificate)}"
                 return False
             connection.leaf_passed = True
         return True
+
+
+def _whom(certificate: crypto.X509) -> str:
+    try:
+        return f", but for {names_in(certificate.to_cryptography())}"
+    except Exception:  # noqa: BLE001 - it is malformed
+        return ""
 
 
 def tls_facts(connection: SSL.Connection) -> TLSFacts:

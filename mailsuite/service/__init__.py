@@ -6,6 +6,7 @@ Ports are bound in `privilegedStartService`, before twistd drops root.
 What a user can do wrong is a `StartError`: one sentence that names the file or the key and the cure.
 
     preflight   what can be seen to be wrong without starting
+    doubts      what looks wrong with the pulls
     routes      from settings to what delivery is told: routes, passwords, retries
     agents      the delivery agents
     parts       everything that is built once

@@ -46,6 +46,9 @@ def make_door(listen: Listen, parts: Parts, state: State) -> Door:
         on_demand=parts.on_demand,
         turn_allowed=settings.on_demand.turn,
         checkpoints=parts.checkpoints,
+        customers=parts.customers,
+        quota=parts.quota,
+        refused_login=parts.refusals,
     )
 
 

@@ -12,6 +12,7 @@ from twisted.internet.threads import deferToThreadPool
 from mailsuite.accounts.customer_snapshot import Customers
 from mailsuite.accounts.portal import make_authenticator
 from mailsuite.accounts.reader import DirectoryReader
+from mailsuite.accounts.refusals import Refusals
 from mailsuite.accounts.snapshot import Directory
 from mailsuite.config import Settings
 from mailsuite.delivery.next_hops import NextHops
@@ -96,6 +97,9 @@ class Parts:
             lost=lost,
         )
         self.checkpoints = Checkpoints()
+        self.quota = Quota(self.customers, self.spool, self.reactor)
+        self.refusals = Refusals(self.authenticator.find, self.spool, reactor)
+        self.commands = Commands(self.in_thread)
         routes = make_routes(settings)
         next_hops = HeldHops(self.customers, NextHops(routes, self.resolver, [settings.hostname]))
         self.router = Router(
@@ -115,6 +119,7 @@ class Parts:
             hostname=settings.hostname,
             chance=chance.random,
             settings=SchedulerSettings(retry=make_retry(settings), grace=settings.stop_time),
+            reroute=self.router.rerouted,
         )
 
         # What is held for customers.
@@ -139,8 +144,7 @@ class Parts:
 
     def _admission(self, next_hops: INextHops) -> Admission:
         callouts = Callouts(next_hops, self.dialer, self.reactor, self.settings.hostname)
-        recipients = Recipients(self.customers, Commands(self.in_thread), callouts)
-        return Admission(self.customers, Quota(self.spool, self.reactor), recipients)
+        return Admission(self.customers, self.quota, Recipients(self.customers, self.commands, callouts))
 
     def in_thread(self, function: Callable[..., Any], *args: Any) -> Deferred[Any]:
         """Run blocking work in the reactor's thread pool."""

@@ -13,7 +13,7 @@ from mailsuite.net.tls import ClientTLS, TLSSettingsError
 from mailsuite.service.agents import try_local_agent
 from mailsuite.service.endpoints import is_on_loopback, place_of
 from mailsuite.service.errors import StartError
-from mailsuite.service.on_demand import configured_customers
+from mailsuite.service.on_demand import check_customers
 from mailsuite.service.pulls import make_plans
 from mailsuite.service.routes import make_routes, optional_path
 from mailsuite.service.state import load_tls
@@ -33,7 +33,7 @@ def preflight(settings: Settings) -> None:
         raise StartError(f"tls: {error}") from None
     try_local_agent(settings)
     make_routes(settings)
-    configured_customers(settings)
+    check_customers(settings)
     make_plans(settings)
 
 

@@ -14,10 +14,12 @@ from mailsuite.delivery.provider_line import LineSettings, ProviderLine
 from mailsuite.delivery.puller import Puller, PullerSettings
 from mailsuite.delivery.pulls import PullPlan
 from mailsuite.delivery.push import Pusher
+from mailsuite.delivery.routes import Routes
+from mailsuite.delivery.turned import TurnedRouter
 from mailsuite.mail.timetable import Timetable
 from mailsuite.service.errors import StartError
 from mailsuite.service.parts import Parts
-from mailsuite.service.routes import make_routes, read_password
+from mailsuite.service.routes import make_routes, optional_path, read_password
 from mailsuite.session.handover import Session
 from mailsuite.session.inbound import Door
 from mailsuite.wire.core import Core
@@ -40,18 +42,20 @@ def make_plans(settings: Settings) -> list[PullPlan]:
 def make_puller(parts: Parts, *, scheduled: bool = True) -> Puller:
     """What pulls. Where it is not `scheduled`, only when it is asked to. Raises `StartError`."""
     settings = parts.settings
+    routes = make_routes(settings)
     line = ProviderLine(
         parts.dialer,
         parts.client_tls,
         parts.in_thread,
         LineSettings(settings.hostname, settings.relay.source_address),
-        turn=_turn(parts),
+        turn=_turn(parts, routes),
         addresses=parts.resolver.addresses,
+        clock=parts.reactor,
     )
     return Puller(
         make_plans(settings),
         line,
-        Pusher(make_routes(settings), parts.scheduler, parts.reactor),
+        Pusher(routes, parts.scheduler, parts.reactor),
         parts.spool,
         parts.reactor,
         chance=SystemRandom().random,
@@ -77,6 +81,7 @@ def _plan(settings: Settings, pull: config.Pull) -> PullPlan:
         tls=pull.tls,
         username=pull.username,
         password=password,
+        password_file=optional_path(settings, pull.password_file),
         interval=pull.interval,
         jitter=pull.jitter,
         times=tuple(map(Timetable.parse, pull.times)),
@@ -84,10 +89,11 @@ def _plan(settings: Settings, pull: config.Pull) -> PullPlan:
         retry_first=pull.retry_first,
         retry_longest=pull.retry_longest,
         push=pull.push,
+        push_host=pull.push_host,
     )
 
 
-def _turn(parts: Parts) -> Callable[[PullPlan], tuple[Core, Session]]:
+def _turn(parts: Parts, routes: Routes) -> Callable[[PullPlan], tuple[Core, Session]]:
     """What takes a provider's mail in, made anew for each turn."""
     settings = parts.settings
     offer = Offer(
@@ -101,17 +107,18 @@ def _turn(parts: Parts) -> Callable[[PullPlan], tuple[Core, Session]]:
         settings.hostname,
         offer,
         offer,
-        parts.router,
+        TurnedRouter(parts.router, routes),
         parts.spool,
         parts.seconds,
         max_recipients=settings.limits.recipients,
         log=parts.log_lines,
         checkpoints=parts.checkpoints,
+        quota=parts.quota,
     )
     return partial(_open, door)
 
 
 def _open(door: Door, plan: PullPlan) -> tuple[Core, Session]:
     turned = door.for_turn(frozenset(plan.domains), plan.host)
-    # A bare ATRN asks for all that is ours there: then it is the directory, and the routes, that know what is ours.
+    # A bare ATRN asks for all that is ours there: then the router alone knows what is ours here.
     return (turned if plan.domains else replace(turned, domains=None)).open()

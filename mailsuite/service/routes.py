@@ -9,6 +9,7 @@ from mailsuite import config
 from mailsuite.config import Settings, split_host_port
 from mailsuite.delivery.retry import RetrySchedule
 from mailsuite.delivery.routes import Route, Routes
+from mailsuite.mail import password_file
 from mailsuite.mail.address import literal_of
 from mailsuite.mail.route import NextHop
 from mailsuite.service.endpoints import place_of
@@ -32,19 +33,24 @@ def _route(settings: Settings, route: config.Route) -> Route:
     password = None if route.password is None else route.password.get_secret_value()
     if route.password_file is not None:
         password = read_password(settings, route.password_file, f"route {route.domain}")
-    hop = NextHop(host, port, tls=route.tls, username=route.username, password=password, lmtp=route.lmtp)
+    hop = NextHop(
+        host,
+        port,
+        tls=route.tls,
+        username=route.username,
+        password=password,
+        lmtp=route.lmtp,
+        password_file=optional_path(settings, route.password_file),
+    )
     return Route(route.domain, hop, hold=route.hold, relay=route.relay)
 
 
 def read_password(settings: Settings, file: Path, owner: str) -> str:
     """The first line of a password file; `owner` names its table in the error. Raises `StartError`."""
-    path = settings.path(file)
     try:
-        return path.read_text(encoding="utf-8").partition("\n")[0].rstrip("\r")
-    except (OSError, UnicodeDecodeError) as error:
-        raise StartError(
-            f"{owner}: password_file {path} cannot be read ({error}); write the password into its first line"
-        ) from None
+        return password_file.read_password(settings.path(file))
+    except password_file.PasswordUnreadable as error:
+        raise StartError(f"{owner}: {error}") from None
 
 
 def make_retry(settings: Settings) -> RetrySchedule:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
-from twisted.application.service import IService, Service
+from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from mailsuite.admin.control import Control
-from mailsuite.config import Settings
+from mailsuite.config import Settings, SettingsError
 from mailsuite.interfaces import DirectoryUnavailable, SpoolError
+from mailsuite.mail.address import Address
+from mailsuite.mail.route import HOLD
 from mailsuite.net.listener import ListenError
 from mailsuite.net.tls import TLSSettingsError
+from mailsuite.service.doubts import doubts
 from mailsuite.service.errors import StartError
 from mailsuite.service.listeners import make_listener
 from mailsuite.service.parts import Parts
@@ -32,7 +35,7 @@ def makeService(
     reactor: Any = None,
     owner: tuple[int, int] | None = None,
     on_failure: Callable[[Exception], object] | None = None,
-) -> IService:
+) -> MailService:
     """The mail server as a service. Raises `StartError` for what is wrong with the settings.
 
     `reactor` is the global one by default. `owner` are the user and group that root will be dropped for: they get what
@@ -45,6 +48,10 @@ def makeService(
         reactor = global_reactor
     preflight(settings)
     return MailService(settings, reactor, owner, on_failure or _log_failure)
+
+
+async def _nothing() -> None:
+    """Takes a step back that has left nothing."""
 
 
 def _log_failure(error: Exception) -> None:
@@ -72,6 +79,7 @@ class MailService(Service):
         self._on_failure = on_failure
         self._started: Deferred[None] | None = None
         self._is_bound: bool | None = None  # not tried yet
+        self._state: State | None = None
         self._parts = parts = Parts(settings, reactor, on_failure)
         self.spool = parts.spool
         self.directory = parts.directory
@@ -92,17 +100,28 @@ class MailService(Service):
             service(parts.scheduler),
             service(parts.on_demand),
             service(parts.holding),
+            # Stops when nobody asks any more.
+            service(parts.commands),
             # Last: whatever brings mail in.
             self._listening,
-            *([service(self.puller)] if self._settings.pull else []),
+            *([Step(self._tell_doubts, _nothing), service(self.puller)] if self._settings.pull else []),
             service(self._control),
         ]
+
+    async def _tell_doubts(self) -> None:
+        parts = self._parts
+
+        def is_held(domain: str) -> bool:
+            return parts.router.destination(Address("postmaster", domain)).agent == HOLD
+
+        for doubt in doubts(self._settings, parts.directory.domains, is_held=is_held):
+            _log.warn("{doubt}", doubt=doubt)
 
     def privilegedStartService(self) -> None:
         super().privilegedStartService()  # type: ignore[no-untyped-call]
         self._is_bound = False
         try:
-            state = State.prepare(self._settings, self._parts.seconds, self._owner)
+            state = self._state = State.prepare(self._settings, self._parts.seconds, self._owner)
             listeners = [make_listener(listen, self._parts, state) for listen in self._settings.listen]
             self._listening = together(*map(service, listeners))
             for listener in listeners:
@@ -122,6 +141,47 @@ class MailService(Service):
         """Wait until all has started, or something could not."""
         if self._started is not None:
             await self._started
+
+    async def reload(self, read: Callable[[], Settings] | None = None) -> None:
+        """Read anew what can be: certificate and key, accounts, customers, lists of recipients.
+
+        Password files are read when a password is needed. What cannot be read is logged, and what was read before stays
+        in force. `read` reads the configuration, only to tell whether the server must be started again; it raises
+        `SettingsError`.
+        """
+        await self.ready()
+        parts = self._parts
+        if not self.running or self._state is None:
+            return
+        works: list[tuple[str, Callable[[], Awaitable[object]]]] = [
+            ("certificate", lambda: parts.in_thread(self._reload_certificate)),
+            ("accounts", parts.directory.refresh),
+            ("customers and their recipients", parts.customers.refresh),
+        ]
+        done = []
+        for what, work in works:
+            try:
+                await work()
+                done.append(what)
+            except (TLSSettingsError, DirectoryUnavailable) as error:
+                _log.error("{error}; the {what} from before stay in force", error=error, what=what)
+        if done:
+            _log.info("read anew: {done}; password files are read when they are needed", done=", ".join(done))
+        if read is not None:
+            await self._compare(read)
+
+    def _reload_certificate(self) -> None:
+        assert self._state is not None
+        self._state.tls.reload()
+
+    async def _compare(self, read: Callable[[], Settings]) -> None:
+        try:
+            is_changed = await self._parts.in_thread(read) != self._settings
+        except SettingsError as error:
+            _log.error("{error} The server goes on with the configuration from its start", error=error)
+            return
+        if is_changed:
+            _log.warn("the configuration has changed: restart the server, it is read at the start only")
 
     async def _start(self) -> None:
         try:

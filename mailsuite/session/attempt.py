@@ -10,6 +10,7 @@ from mailsuite.mail.reply import Reply
 from mailsuite.mail.status import EnhancedStatus
 
 _ARRIVED: Final = (Result.RELAYED, Result.DELIVERED)
+_SYSTEM_FULL: Final = ((3, 1), (3, 2))  # RFC 3463 section 3.4
 
 
 class Attempt:
@@ -39,6 +40,11 @@ class Attempt:
     def arrived(self) -> bool:
         """Whether somebody has the message: another attempt for all of them would bring it twice."""
         return any(outcome is not None and outcome.result in _ARRIVED for outcome in self._outcomes)
+
+    @property
+    def met_full_disk(self) -> bool:
+        """Whether a reply has said of the whole server that it has no room, or takes no mail now."""
+        return any(outcome is not None and outcome.status[1:] in _SYSTEM_FULL for outcome in self._outcomes)
 
     def settle(self, index: int, outcome: Outcome) -> None:
         """Note what became of a recipient."""

@@ -26,6 +26,23 @@ _log = Logger()
 WORTH_KEEPING: Final = 16 * 1024  # octets; less is sent again as quickly as it is looked up
 
 
+async def seen_through(work: Awaitable[None]) -> None:
+    """Wait for work that goes on where the session is cancelled; raises what it raises."""
+    answer: Deferred[None] = Deferred()
+
+    async def do() -> None:
+        await work
+
+    def failed(failure: Failure) -> None:
+        if answer.called:
+            _log.failure("a message was not committed, whose session had ended", failure)
+        else:
+            answer.errback(failure)
+
+    Deferred.fromCoroutine(do()).addCallbacks(answer.callback, failed)
+    await answer
+
+
 class Checkpoint:
     """A transaction under way that has a name, and how far it could be taken up again.
 
@@ -84,7 +101,6 @@ class Checkpoint:
     async def complete(self, work: Callable[[], Awaitable[None]]) -> None:
         """Do the last step of the transaction, which goes on where the session is cancelled; raises what it raises."""
         self._give_way, self._completing = None, True
-        answer: Deferred[None] = Deferred()
 
         async def do() -> None:
             try:
@@ -92,14 +108,7 @@ class Checkpoint:
             finally:
                 self._end()
 
-        def failed(failure: Failure) -> None:
-            if answer.called:
-                _log.failure("a message was not committed, whose session had ended", failure)
-            else:
-                answer.errback(failure)
-
-        Deferred.fromCoroutine(do()).addCallbacks(answer.callback, failed)
-        await answer
+        await seen_through(do())
 
     async def give_up(self) -> None:
         """Let another session have the name: at once, or when this one can."""

@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 
-from mailsuite.interfaces import IAuthenticator, IOnDemand, IRouter, ISpool
+from mailsuite.interfaces import IAuthenticator, ICustomers, IOnDemand, IQuota, IRouter, ISpool
 from mailsuite.mail.address import Address
 from mailsuite.mail.networks import is_within
+from mailsuite.mail.session import Identity, RefusedLogin
+from mailsuite.session.authentication import log_refused
 from mailsuite.session.checkpoints import Checkpoints
 from mailsuite.session.loglines import LogLines
 from mailsuite.wire.sasl import ServerParameters
@@ -34,6 +36,9 @@ class DoorSettings:
     permitted for them. `peer_name` is what the peer is called where that is known beforehand: Received lines and the
     log name it. `checkpoints` has the named transactions that are under way, where CHECKPOINT is offered; doors to one
     spool share it.
+
+    `customers` tell from where a customer may log in; without them, from anywhere. `quota` says how much may be held
+    for each. `refused_login` is told of each login that fails; by default it is logged, without a name.
     """
 
     hostname: str
@@ -54,10 +59,20 @@ class DoorSettings:
     domains: frozenset[str] | None = None
     peer_name: str = ""
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
+    customers: ICustomers | None = None
+    quota: IQuota | None = None
+    refused_login: Callable[[RefusedLogin], object] = log_refused
 
     def trusts(self, host: str) -> bool:
         """Whether a peer at this address may relay."""
         return is_within(host, self.trusted)
+
+    def admits(self, identity: Identity, host: str) -> bool:
+        """Whether somebody may log in from this address. Raises `DirectoryUnavailable`."""
+        if identity.customer is None or self.customers is None:
+            return True
+        customer = self.customers.customer(identity.customer)
+        return customer is not None and customer.is_at_home(host)
 
     def serves(self, recipient: Address) -> bool:
         """Whether mail for this recipient's domain is taken at all."""

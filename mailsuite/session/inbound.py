@@ -65,8 +65,9 @@ class Door(DoorSettings):
     def for_turn(self, domains: frozenset[str], peer_name: str = "") -> Door:
         """The door of a turn at the customer's: `Handover(*door.open())` serves the provider `peer_name` through it.
 
-        Takes mail for these domains (domain keys) alone, wherever it goes from here. Nobody logs in through it, no TLS
-        begins behind it and it cannot be turned again (RFC 2645 section 5.3): the offer is without all that.
+        Takes mail for these domains (domain keys) alone, as far as the router knows them, and asks the provider to keep
+        what is for others (450). Nobody logs in through it, no TLS begins behind it and it cannot be turned again (RFC
+        2645 section 5.3): the offer is without all that.
         """
         offer = replace(
             self.secure_offer,
@@ -123,6 +124,8 @@ class InboundSession:
             dialect = "LMTP" if self._door.offer.lmtp else "ESMTP"
             conversation.send(Reply(220, None, (f"{self._door.hostname} {dialect} mailsuite",)))
         while True:
+            if visit.completed:
+                visit.note_written()
             event = await conversation.receive()
             kind = type(event)
             if kind is Content:
@@ -191,6 +194,8 @@ def _log_refusal(visit: Visit, event: Event, reception: Reception | None, reply:
     if isinstance(event, Mail):
         what = f"from=<{event.reverse_path or ''}>"
     elif isinstance(event, Atrn | Turn | Etrn):
+        if reply.code == replies.NO_MAIL.code:
+            return  # an answer, not a refusal, and whoever gave it has logged it
         who = "" if visit.identity is None else f" as {visit.identity.name}"
         what = event.line().decode("ascii", "replace").rstrip() + who
     elif reception is not None and isinstance(event, Rcpt | Data | ContentEnd):
@@ -222,7 +227,7 @@ async def _auth(visit: Visit, command: Auth) -> Reply:
     if authenticator is None:
         raise Refused(replies.NOT_IMPLEMENTED)
     mechanisms = visit.conversation.core.offer.mechanisms
-    exchange = Authentication(authenticator, visit.door.sasl, mechanisms)
+    exchange = Authentication(authenticator, visit.door.sasl, mechanisms, visit.door.admits, visit.refuse_login)
     visit.identity = await exchange.run(visit.conversation, command)
     return replies.AUTHENTICATED
 

@@ -23,6 +23,8 @@ from typing import Any, Final
 from zope.interface import implementer
 
 from mailsuite.interfaces import IConversation
+from mailsuite.mail import replies
+from mailsuite.mail.address import Address, domain_key
 from mailsuite.mail.reply import Reply
 from mailsuite.mail.session import Peer, TLSFacts
 from mailsuite.session.client_auth import InThread, NotAuthenticated, authenticate
@@ -60,12 +62,13 @@ class PullResult(StrEnum):
     CHECKED = "checked"  # a dry run: all is well up to where one would ask
     TEMPORARY = "temporary failure"
     UNAVAILABLE = "unavailable"  # the provider does not do what is asked of it, and will not in a minute
+    REFUSED = "refused"  # all that came was refused by us; people can mend that, and the provider may still have it
     DENIED = "denied"  # it does not take us for whom we are, or our credentials may not be sent
 
     @property
     def is_success(self) -> bool:
         """Whether all went well, mail or no mail."""
-        return self not in (PullResult.TEMPORARY, PullResult.UNAVAILABLE, PullResult.DENIED)
+        return self in (PullResult.MAIL, PullResult.NO_MAIL, PullResult.STARTED, PullResult.CHECKED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,6 +309,7 @@ class PullSession:
         for node in self._settings.domains:
             reply = await exchange(conversation, Etrn(node))
             self._nodes.append(NodeAnswer(node, reply))
+            self._tell()
         raise _of_nodes(self._nodes)
 
     async def _receive(self, session: Session, conversation: IConversation) -> Handover | None:
@@ -319,15 +323,28 @@ class PullSession:
     def _of_turn(self) -> tuple[PullResult, str]:
         """What a turn that ended well has come to."""
         tally = self._tally
-        text = "all the mail has come" if tally.messages else "there is no mail"
-        # RFC 2645 section 5.2.1: instead of 453 the provider may turn the line, and say QUIT behind EHLO.
-        result = PullResult.MAIL if tally.messages else PullResult.NO_MAIL
-        if tally.last_refusal is not None:
-            commands = "1 command" if tally.refusals == 1 else f"{tally.refusals} commands"
-            text = f"we have refused {commands}, the last with {tally.last_refusal}"
-            if not tally.messages and tally.last_refusal.is_transient:
-                result = PullResult.TEMPORARY  # a full disk, say: all of it is still there
-        return result, text
+        if tally.last_refusal is None:
+            # RFC 2645 section 5.2.1: instead of 453 the provider may turn the line, and say QUIT behind EHLO.
+            text = "all the mail has come" if tally.messages else "there is no mail"
+            return (PullResult.MAIL if tally.messages else PullResult.NO_MAIL), text
+        commands = "1 command" if tally.refusals == 1 else f"{tally.refusals} commands"
+        text = f"we have refused {commands}, the last with {tally.last_refusal}"
+        if tally.turned_away is not None:
+            text += f"; {self._cure(*tally.turned_away)}"
+        if tally.messages:
+            return PullResult.MAIL, text
+        # A full disk, say, mends itself: all of it is still there.
+        return (PullResult.TEMPORARY if tally.may_succeed_later else PullResult.REFUSED), text
+
+    def _cure(self, recipient: Address, reply: Reply) -> str:
+        """What somebody can do about the recipient that was refused first."""
+        domain = recipient.domain or str(recipient)
+        if not _is_foreign(reply):
+            return f"the first recipient was at {domain}: see who has mailboxes there by `mailsuite user list`"
+        asked = self._settings.domains
+        if asked and recipient.domain_key not in map(domain_key, asked):
+            return f"{domain} was not asked for: add it to `domains` of the pull"
+        return f"{domain} is not ours here: add it by `mailsuite domain add {domain}`, or give it a [[route]]"
 
     # ----------------------------------------------------------------------------------------- ending
 
@@ -378,11 +395,19 @@ def _of_nodes(answers: Sequence[NodeAnswer]) -> _Ended:
     return _Ended(PullResult.STARTED, "the provider begins to send", last)
 
 
+def _is_foreign(reply: Reply) -> bool:
+    """Whether we have refused a recipient since its domain is not ours."""
+    return (reply.code, reply.status) == (replies.NOT_OUR_DOMAIN.code, replies.NOT_OUR_DOMAIN.status)
+
+
 # ------------------------------------------------------------------------------------------------ counting
 
 
 class _Tally:
-    """What has come in; calls `changed` whenever it does."""
+    """What has come in, and what we have refused; calls `changed` whenever there is more of it.
+
+    `turned_away` is the recipient to be told of: the first whose domain is not ours, or else the first of all.
+    """
 
     def __init__(self, changed: Callable[[], None]) -> None:
         self._changed = changed
@@ -390,6 +415,8 @@ class _Tally:
         self.octets = 0
         self.refusals = 0
         self.last_refusal: Reply | None = None
+        self.turned_away: tuple[Address, Reply] | None = None
+        self.may_succeed_later = False
 
     def content(self, octets: int) -> None:
         """Some content has come."""
@@ -401,6 +428,12 @@ class _Tally:
         if reply.code >= 400 and isinstance(event, Mail | Rcpt | Data | ContentEnd):
             self.refusals += 1
             self.last_refusal = reply
+            self.may_succeed_later = self.may_succeed_later or (reply.is_transient and not _is_foreign(reply))
+            if isinstance(event, Rcpt):
+                first = self.turned_away
+                if first is None or (_is_foreign(reply) and not _is_foreign(first[1])):
+                    self.turned_away = event.address, reply
+            self._changed()
         elif isinstance(event, ContentEnd) and event.last and reply.is_positive:
             self.messages += 1
             self._changed()

@@ -29,9 +29,12 @@ _log = Logger()
 async def mail(visit: Visit, command: Mail) -> Reply:
     """MAIL opens a transaction."""
     identity, door = visit.identity, visit.door
+    visit.forget()
     sender = command.reverse_path
-    # RFC 6409 section 6.1. On other doors it is mail servers that log in, and what they relay has any sender.
-    if door.submission and identity is not None and sender is not None and not identity.may_send_as(sender):
+    # RFC 6409 section 6.1. On other doors it is mail servers that log in, and what they relay has any sender; but a
+    # customer sends for its own domains, wherever it logs in.
+    bound = identity if door.submission or (identity is not None and identity.customer is not None) else None
+    if bound is not None and sender is not None and not bound.may_send_as(sender):
         raise Refused(replies.NOT_YOUR_ADDRESS)
     envelope = Envelope(
         sender,
@@ -42,7 +45,7 @@ async def mail(visit: Visit, command: Mail) -> Reply:
     amendments = Amendments(door.hostname, door.now) if door.submission else None
     if command.transid is not None:
         return await _named(visit, command, envelope, amendments)
-    visit.reception = Reception(envelope, amendments)
+    visit.reception = Reception(envelope, amendments, declared=command.size)
     return replies.SENDER_OK
 
 
@@ -54,6 +57,7 @@ async def _named(visit: Visit, command: Mail, envelope: Envelope, amendments: Am
     try:
         found: Partial | Completed | None = await visit.door.spool.resume(name)
         reception, answer = _taken_up(visit, found, Reception(envelope, amendments, checkpoint, command.size))
+        await _keep_room_again(visit, reception)
     except SpoolError as error:
         checkpoint.release()
         raise Refused(told(error)) from None
@@ -86,6 +90,18 @@ def _taken_up(visit: Visit, found: Partial | Completed | None, reception: Recept
     return reception, resuming(found.received)
 
 
+async def _keep_room_again(visit: Visit, reception: Reception) -> None:
+    """What is resumed has recipients already; where there is no room for it, it stays as it was kept."""
+    quota = visit.door.quota
+    if quota is None:
+        return
+    try:
+        await reception.keep_room(quota, reception.targets)
+    except BaseException:
+        visit.keep(reception)
+        raise
+
+
 def _give_way(visit: Visit, reception: Reception) -> None:
     """The transaction goes on in another session; this one has nothing to do with it any more."""
     if visit.conversation.core.content_fault is None:
@@ -104,10 +120,13 @@ async def rcpt(visit: Visit, command: Rcpt) -> Reply:
     if reception.recipients >= door.max_recipients:
         raise Refused(replies.TOO_MANY_RECIPIENTS)
     if not door.serves(command.address):
-        raise Refused(replies.RELAYING_DENIED)
+        # To a provider 550 is final: it would return what it has held.
+        raise Refused(replies.NOT_OUR_DOMAIN if door.peer_name else replies.RELAYING_DENIED)
     # Whoever has asked for the mail of a domain wants it, and may want it at another host of his.
     trusted = visit.trusted or door.domains is not None
     targets = await door.router.resolve(command.address, visit.identity, trusted=trusted)
+    if door.quota is not None:
+        await reception.keep_room(door.quota, targets)
     reception.accept(command.address, targets)
     return replies.RECIPIENT_OK
 

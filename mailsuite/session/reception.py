@@ -8,22 +8,22 @@ A transaction that has a name (see `checkpoints`) can be given up in part, and b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from email.utils import make_msgid
 from functools import partial
 from typing import NamedTuple
 
-from mailsuite.interfaces import IDraft, ISpool, Refused, SpoolError, SpoolFull
+from mailsuite.interfaces import IDraft, IQuota, IReservation, ISpool, Refused, SpoolError, SpoolFull
 from mailsuite.mail import replies
 from mailsuite.mail.address import Address
 from mailsuite.mail.envelope import Envelope
 from mailsuite.mail.headers import begins_with_field, field_names, header_length
 from mailsuite.mail.partial import Completed, Partial
 from mailsuite.mail.reply import Reply
-from mailsuite.mail.route import Destination, Target
+from mailsuite.mail.route import HOLD, Destination, Target
 from mailsuite.mail.trace import date_time
-from mailsuite.session.checkpoints import Checkpoint
+from mailsuite.session.checkpoints import Checkpoint, seen_through
 
 # What is held back at the most while the end of the header has not come.
 _HEADER_BOUND = 256 * 1024
@@ -61,13 +61,14 @@ class Remainder(NamedTuple):
 class Reception:
     """One transaction. `abort` may be called at any time, and does nothing once the message is committed.
 
-    `declared` is the size that MAIL has told, if it has.
+    `declared` is the size that MAIL has told, if it has. `reservation` is the room that it keeps in quotas.
     """
 
     envelope: Envelope
     amendments: Amendments | None = None
     checkpoint: Checkpoint | None = None
     declared: int | None = None
+    reservation: IReservation | None = None
     begins_at: int = 0
     _targets: dict[tuple[Address, Destination], Target] = field(default_factory=dict)
     recipients: int = 0
@@ -96,6 +97,15 @@ class Reception:
     def knows(self, recipient: Address) -> bool:
         """Whether this recipient is one already, by what was resumed."""
         return _key(recipient) in self._known
+
+    async def keep_room(self, quota: IQuota, targets: Sequence[Target]) -> None:
+        """Keep room for customers among these targets. Raises `Refused`."""
+        if self._fault is not None:  # it has gone wrong while a router was asked, and its end has come
+            raise Refused(self._fault)
+        if any(target.destination.agent == HOLD for target in targets):
+            if self.reservation is None:
+                self.reservation = quota.reservation(self.declared or 0)
+            await self.reservation.include(targets)
 
     def accept(self, recipient: Address, targets: Sequence[Target]) -> None:
         """Add what one recipient resolved to; what another has brought already is not added twice."""
@@ -162,19 +172,27 @@ class Reception:
         checkpoint = self.checkpoint
         if checkpoint is not None and self._fault is None and self._begins_anew(checkpoint):
             self.fail(replies.NOT_WHERE_IT_BROKE)
+        if self.reservation is not None and self._draft is not None and self._fault is None:
+            await self.reservation.fit(int(self._draft.size))
         draft, self._draft = self._draft, None
         if self._fault is not None:
             raise Refused(self._fault)
         assert draft is not None
         size = int(draft.size)
-        commit = partial(draft.commit, self.envelope, self.targets)
+        commit: Callable[[], Awaitable[None]] = partial(draft.commit, self.envelope, self.targets)
+        if checkpoint is not None and not checkpoint.altered:
+            name, came = checkpoint.name, checkpoint.received
+            commit = partial(draft.commit, self.envelope, self.targets, name=name, received=came)
+        reservation, self.reservation = self.reservation, None
+        if reservation is not None:
+            commit = partial(_landing, reservation, commit)
         try:
-            if checkpoint is None:
-                await commit()
-            elif checkpoint.altered:
+            if checkpoint is not None:
                 await checkpoint.complete(commit)
+            elif reservation is not None:
+                await seen_through(commit())
             else:
-                await checkpoint.complete(partial(commit, name=checkpoint.name, received=checkpoint.received))
+                await commit()
         except SpoolError as error:
             raise Refused(told(error)) from None
         return size
@@ -198,6 +216,7 @@ class Reception:
             return None
         self._draft = None
         checkpoint.release()
+        self._give_room_back()
         return Remainder(draft, checkpoint.name, checkpoint.offset, checkpoint.ours + checkpoint.offset)
 
     def abort(self) -> None:
@@ -207,6 +226,11 @@ class Reception:
             draft.abort()
         if self.checkpoint is not None:
             self.checkpoint.release()
+        self._give_room_back()
+
+    def _give_room_back(self) -> None:
+        if self.reservation is not None:
+            self.reservation.release()
 
     async def _finish_header(self, head: bytes, length: int | None) -> None:
         names: list[bytes] = []
@@ -252,6 +276,9 @@ class Repetition(Reception):
         self._take_over(done.targets)
         self.begins_at = done.received
 
+    async def keep_room(self, quota: IQuota, targets: Sequence[Target]) -> None:
+        """It brings nothing that would need any."""
+
     def accept(self, recipient: Address, targets: Sequence[Target]) -> None:
         """See that the message has gone to all of these."""
         if any((target.address, target.destination) not in self._targets for target in targets):
@@ -274,6 +301,16 @@ class Repetition(Reception):
         if self._fault is not None:
             raise Refused(self._fault)
         return self._done.received
+
+
+async def _landing(reservation: IReservation, commit: Callable[[], Awaitable[None]]) -> None:
+    """Commit a message, and tell its reservation how that has ended; not to be cancelled."""
+    try:
+        await commit()
+    except BaseException:
+        reservation.release()
+        raise
+    reservation.landed()
 
 
 def told(error: SpoolError) -> Reply:

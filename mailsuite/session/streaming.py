@@ -17,6 +17,8 @@ Rules
 - A 355 that comes nevertheless: the server refuses what it does not want, and the message is begun anew, with care.
   What it accepts, it has.
 - A message of more than one chunk waits until its recipients are accepted. What follows it does not wait for its end.
+- A server that says that its disk is full (x.3.1) is told nothing more before all is answered, and then one message
+  after the other, with care, until it has taken one: what it refuses has crossed the line in vain.
 - Outcomes are reported in the order in which the messages were taken, but for those that need another transaction.
 """
 
@@ -64,12 +66,15 @@ class Stream:
         self._again: deque[Transaction] = deque()
         self._octets = 0
         self._recipients = 0
+        self._is_full = False  # the server has said so, and has taken nothing since
         self._is_trusting = False  # the last TRANSID that was answered was not known to the server
         pipeline.heard = self._take_away
 
     async def drain(self) -> None:
         """Send everything there is, and come back when all of it is answered. Raises as `exchange.hear`."""
         while True:
+            if self._is_full:
+                await self._hear_while(lambda: bool(self._under_way))
             transaction = await self._next()
             if transaction is None:
                 if not (self._under_way or self._again):
@@ -94,6 +99,7 @@ class Stream:
         attempt = transaction.attempt
         return (
             not self._is_trusting
+            or self._is_full
             or transaction.size > BLOCK
             or len(transaction.recipients) > self._window
             or transaction.follows
@@ -108,14 +114,16 @@ class Stream:
             self._settle(attempt, deferred(UNREADABLE, str(error), attempt.remote))
             return
         await self._make_room(transaction)
-        if self._is_trusting:
+        if self._is_trusting and not self._is_full:
             self._add(transaction)
             transaction.say_at_once(block)
-        else:  # meanwhile a server has shown that it knows more than it should
+        else:  # meanwhile a server has shown that it knows more than it should, or has no room
             await self._send_with_care(transaction)
 
     async def _send_with_care(self, transaction: Transaction) -> None:
         await self._make_room(transaction)
+        if self._is_full:
+            await self._hear_while(lambda: bool(self._under_way))
         self._add(transaction)
         transaction.begin()
         await transaction.open()
@@ -167,7 +175,9 @@ class Stream:
                 self._is_trusting = False
             successor = transaction.successor()
             if successor is None:
-                self._settle(transaction.attempt, None)
+                attempt = transaction.attempt
+                self._is_full = attempt.met_full_disk or (self._is_full and not attempt.arrived)
+                self._settle(attempt, None)
             else:
                 self._again.append(successor)
 

@@ -11,7 +11,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 
 from mailsuite.interfaces import IConversation, SpoolError
-from mailsuite.mail.session import Identity
+from mailsuite.mail.session import Identity, RefusedLogin
 from mailsuite.session.door import DoorSettings
 from mailsuite.session.reception import Reception
 from mailsuite.wire.core import ConnectionClosed, PeerTooSlow
@@ -29,7 +29,8 @@ class Visit:
     """What the answers to one command leave for the next: `trusted` is by address, `identity` by AUTH.
 
     `reception` is the transaction under way, from MAIL to the answer to its end. `completed` are the names of those
-    that had one and have been completed.
+    that had one and have been completed, while it is not certain that the answer leaves before the peer says anything
+    more.
     """
 
     door: DoorSettings
@@ -39,6 +40,8 @@ class Visit:
     identity: Identity | None = None
     reception: Reception | None = None
     completed: deque[str] = field(default_factory=lambda: deque(maxlen=_MOST_NAMES))
+    _refused_logins: dict[str, set[str]] = field(default_factory=dict)
+    _answered: deque[str] = field(default_factory=lambda: deque(maxlen=_MOST_NAMES))
 
     @property
     def peer_name(self) -> str:
@@ -57,6 +60,16 @@ class Visit:
             return f"{transid} peer {self.door.peer_name}"
         assert hello is not None
         return f"{transid} host {self.conversation.peer.host} {hello.domain.lower()}"
+
+    def refuse_login(self, refused: RefusedLogin) -> None:
+        """Tell of a login that has failed: once where a client tries one mechanism after the other with one name."""
+        tried = self._refused_logins.setdefault(refused.login, set())
+        is_same = bool(tried) and refused.mechanism not in tried
+        if not is_same:
+            tried.clear()
+        tried.add(refused.mechanism)
+        if not is_same:
+            self.door.refused_login(refused)
 
     def forget(self) -> None:
         """Give up the transaction under way, if there is one; a message that was committed stays."""
@@ -87,11 +100,20 @@ class Visit:
         keeping = self.door.spool.keep(draft, name, reception.envelope, reception.targets, received, size=size)
         _detach(keeping, "keep a part")
 
-    def part(self) -> None:
-        """The peer says farewell: it has heard what became of its transactions (RFC 1845 section 3)."""
-        if self.completed:
-            _detach(self.door.spool.heard(tuple(self.completed)), "forget completed transactions")
+    def note_written(self) -> None:
+        """The next event is about to be asked for: where none of it is here yet, what was answered is written first."""
+        if not self.conversation.core.buffered:
+            self._answered.extend(self.completed)
             self.completed.clear()
+
+    def part(self) -> None:
+        """The peer says farewell: it has heard what became of its transactions (RFC 1845 section 3).
+
+        What came in one piece with the farewell had no answer yet when that was said, and is not forgotten.
+        """
+        if self._answered:
+            _detach(self.door.spool.heard(tuple(self._answered)), "forget completed transactions")
+            self._answered.clear()
 
 
 def _detach(work: Awaitable[None], what: str) -> None:

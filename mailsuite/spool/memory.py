@@ -24,6 +24,7 @@ from mailsuite.mail.history import Event, EventKind
 from mailsuite.mail.partial import Completed, Partial
 from mailsuite.mail.queue import Delivery, HeldMail, Message, Recipient, Result, Settlement
 from mailsuite.mail.route import HOLD, Destination, Target
+from mailsuite.spool.allowance import Bounds, to_go
 from mailsuite.spool.ids import QueueIds
 
 _T = TypeVar("_T")
@@ -282,8 +283,12 @@ class MemorySpool:
             return succeed(None) if isinstance(self.failure, SpoolFull) else fail(self.failure)
         now = self._clock.seconds()
         self._parts = {other: part for other, part in self._parts.items() if part.kept >= now - self._partials_time}
-        octets = sum(len(part.content) for part in self._parts.values()) + len(content)
-        if len(self._parts) < self._partials_count and octets <= self._partials_octets:
+        kept = [(other, len(part.content)) for other, part in self._parts.items()]
+        bounds = Bounds(self._partials_count, self._partials_octets, self._partials_time)
+        places = to_go(kept, name, len(content), bounds)
+        if places is not None:
+            for place in places:
+                del self._parts[kept[place][0]]
             self._parts[name] = _Part(draft.queue_id, content, envelope, tuple(targets), received, now)
         return succeed(None)
 

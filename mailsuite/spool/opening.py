@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from twisted.logger import Logger
 
-from mailsuite.interfaces import SpoolError
+from mailsuite.interfaces import SpoolError, SpoolInUse
 from mailsuite.spool import completed, partials, schema
 from mailsuite.spool.changes import void
 from mailsuite.spool.errors import spool_error
@@ -121,7 +121,7 @@ def _lock(directory: str) -> int:
                 "start again in a moment"
             )
         who = f" (process {process})" if process else ""
-        raise SpoolError(f"Another mailsuite{who} uses the spool in {directory}; stop it first")
+        raise SpoolInUse(f"Another mailsuite{who} uses the spool in {directory}; stop it first")
     return lock
 
 

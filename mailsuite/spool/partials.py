@@ -16,7 +16,7 @@ import os
 import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IReactorTime
@@ -26,6 +26,7 @@ from mailsuite.interfaces import SpoolError, SpoolFull
 from mailsuite.mail.envelope import Envelope
 from mailsuite.mail.partial import Completed, Partial
 from mailsuite.mail.route import Target
+from mailsuite.spool.allowance import Bounds, to_go
 from mailsuite.spool.columns import ENVELOPE, envelope_of, envelope_row, targets_of, targets_text
 from mailsuite.spool.completed import CompletedNames
 from mailsuite.spool.disk import detached
@@ -42,22 +43,18 @@ _COLUMNS = f"queue_id, {ENVELOPE}, targets, received, kept, size, octets"
 _INSERT = f"INSERT INTO partials (name, weight, {_COLUMNS}) VALUES ({', '.join('?' * 13)})"  # noqa: S608 - constants
 _TAKE = f"DELETE FROM partials WHERE name = ? RETURNING {_COLUMNS}"  # noqa: S608
 _FORGET = "DELETE FROM partials WHERE name = ? RETURNING queue_id, octets IS NULL"
+STANDING = "SELECT name, weight FROM partials ORDER BY kept"
 EXPIRE = """
     DELETE FROM partials WHERE name IN (SELECT name FROM partials WHERE kept < ? ORDER BY kept LIMIT ?)
     RETURNING queue_id, octets IS NULL
 """
 
 
-class Bounds(NamedTuple):
-    """What may be kept: so many parts, of so many octets in all, each for so many seconds."""
-
-    parts: int
-    octets: int
-    time: float
-
-
 class Keep(Change):
-    """Keeps a part in place of what had its name. The result is whether there was room for it."""
+    """Keeps a part in place of what had its name.
+
+    The result are the names of others that went to make room for it; None where there was none.
+    """
 
     __slots__ = ("_bounds", "_name", "_now", "_room", "_row")
 
@@ -69,19 +66,23 @@ class Keep(Change):
         self._room = room
         self._now = now
 
-    def run(self, db: sqlite3.Connection) -> bool:
+    def run(self, db: sqlite3.Connection) -> list[str] | None:
         gone = files(db.execute(_FORGET, (self._name,)).fetchall())
         gone += files(expire(db, self._now - self._bounds.time))
         targets, size, octets = self._row[6], self._row[9], self._row[10]
         weight = size + len(targets)
-        count, total = db.execute("SELECT count(*), total(weight) FROM partials").fetchone()
-        fits = count < self._bounds.parts and total + weight <= self._bounds.octets and self._is_roomy()
-        if fits:
+        kept = db.execute(STANDING).fetchall()
+        places = to_go(kept, self._name, weight, self._bounds) if self._is_roomy() else None
+        others = None
+        if places is not None:
+            others = [kept[place][0] for place in places]
+            for other in others:
+                gone += files(db.execute(_FORGET, (other,)).fetchall())
             db.execute(_INSERT, (self._name, weight, *self._row))
         elif octets is None:
             gone.append(self._row[0])
         self.gone = gone
-        return fits
+        return others
 
     def _is_roomy(self) -> bool:
         try:
@@ -268,7 +269,7 @@ class Partials:
             row = _row(draft, octets, envelope, targets, received, now)
             # Known from here on: also where a COMMIT fails, for then nobody can tell.
             self._know(name, now)
-            fits = await self._submit(Keep(name, row, self._bounds, self._room, now))
+            others = await self._submit(Keep(name, row, self._bounds, self._room, now))
         except CommitFailed:
             # As with messages: the row may be there at the next start, and so must be the file.
             raise
@@ -279,10 +280,15 @@ class Partials:
                 await self._forget(name)
             if not isinstance(error, SpoolFull):
                 raise
-            fits = False
-        if not fits:
+            others = None
+        if others is None:
             self._known.pop(name, None)
             _log.info("there is no room for the part of a message ({size} octets)", size=draft.size)
+            return
+        for other in others:
+            self._known.pop(other, None)
+        # Again: another part may have taken the place of one that had this name, before this one came.
+        self._know(name, self._clock.seconds())
 
     def _know(self, name: str, now: float) -> None:
         self._known.pop(name, None)

@@ -37,6 +37,7 @@ from mailsuite.mail.queue import Delivery, HeldMail, Message, Report, Settlement
 from mailsuite.mail.route import HOLD, Destination, Target
 from mailsuite.spool import claims, opening
 from mailsuite.spool.aging import Aging
+from mailsuite.spool.allowance import Bounds
 from mailsuite.spool.changes import EndOfLease, Hurry, Judgement, Move, Release, Renewal, Reroute, Rerouted, Settling
 from mailsuite.spool.claims import Claim, Claimed, as_deliveries, read_deliveries
 from mailsuite.spool.completed import CompletedNames, completion_row
@@ -48,7 +49,7 @@ from mailsuite.spool.errors import spool_error
 from mailsuite.spool.events import Record, as_events, history_query
 from mailsuite.spool.files import ContentFiles
 from mailsuite.spool.ids import QueueIds
-from mailsuite.spool.partials import Bounds, Partials
+from mailsuite.spool.partials import Partials
 from mailsuite.spool.process import ProcessTransactions
 from mailsuite.spool.transactions import Operation, RunsGroups, Transactions
 from mailsuite.spool.writer import Writer

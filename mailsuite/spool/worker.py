@@ -16,6 +16,7 @@ import sqlite3
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from twisted.logger import ILogObserver, LogEvent, Logger, formatEvent, globalLogPublisher
@@ -52,10 +53,11 @@ def serve(connection: socket.socket, path: str) -> None:
     try:
         transactions = Transactions(schema.connect(path), path)
     except Exception as error:  # noqa: BLE001 - whatever it is, it is told to whoever can do something about it
-        send(connection, pickle.dumps(str(error)))
+        with suppress(ConnectionError):  # the server was killed meanwhile
+            send(connection, pickle.dumps(str(error)))
         return
-    send(connection, pickle.dumps(READY))
     try:
+        send(connection, pickle.dumps(READY))
         while (octets := receive(connection)) is not None:
             group: Sequence[Operation] = pickle.loads(octets)  # noqa: S301 - from our own other half
             transactions.run(group)
@@ -71,5 +73,6 @@ def serve(connection: socket.socket, path: str) -> None:
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     with socket.socket(fileno=sys.stdin.fileno()) as standard_input:
         serve(standard_input, sys.argv[1])

@@ -98,5 +98,6 @@ def _read(incoming: BinaryIO) -> Any:  # noqa: ANN401 - see `unframe`
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     os.nice(10)  # what is in the queue can wait for a processor; a peer that wants to hand its mail over should not
     serve(sys.stdin.buffer, sys.stdout.buffer)

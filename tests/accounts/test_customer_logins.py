@@ -6,7 +6,7 @@ import argon2
 import pytest
 from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.defer import Deferred
-from twisted.logger import globalLogPublisher
+from twisted.logger import capturedLogs, globalLogPublisher
 
 from mailsuite.accounts.configured import ConfiguredCustomer
 from mailsuite.accounts.customers import CustomersFile
@@ -94,7 +94,7 @@ def converse(authenticator, mechanism, user, password):
             case sasl.Check(sasl.PasswordCredential(authcid, authzid, octets)):
                 return log_in(authenticator, authcid, octets, authzid)
             case sasl.Verified(authcid, authzid):
-                return result_of(authenticator.authorize(authcid, authzid))
+                return result_of(authenticator.authorize(authcid, authzid, external=False))
             case sasl.Refused():
                 raise UnauthorizedLogin
 
@@ -120,8 +120,22 @@ def test_an_account_is_no_customer(authenticator):
     ("certificate", "name"), [("ship.cert.example", "Ship"), ("SHIP.Cert.example", "Ship"), ("card.cert", "card")]
 )
 def test_a_certificate_logs_its_customer_in(authenticator, certificate, name):
-    assert result_of(authenticator.authorize(certificate, "")).customer == name
-    assert result_of(authenticator.authorize(certificate, name.upper())).customer == name
+    assert result_of(authenticator.authorize(certificate, "", external=True)).customer == name
+    assert result_of(authenticator.authorize(certificate, name.upper(), external=True)).customer == name
+
+
+@pytest.mark.parametrize("name", ["Ship", "ship", "home", "card"])
+def test_a_certificate_in_a_customers_name_is_not_the_customers(authenticator, name):
+    """Whoever gets a certificate for that name is somebody else, unless the customer says that it has it."""
+    with pytest.raises(UnauthorizedLogin):
+        result_of(authenticator.authorize(name, "", external=True))
+    assert result_of(authenticator.authorize(name, "", external=False)).customer.lower() == name.lower()
+
+
+@pytest.mark.parametrize("certificate", ["ship.cert.example", "home.cert", "card.cert"])
+def test_the_name_in_a_certificate_is_no_login_name(authenticator, certificate):
+    with pytest.raises(UnauthorizedLogin):
+        result_of(authenticator.authorize(certificate, "", external=False))
 
 
 @pytest.mark.parametrize("certificate", ["ship.cert.example", "home.cert", "card.cert"])
@@ -138,7 +152,7 @@ def test_a_customer_acts_for_nobody_else(authenticator, authzid):
     with pytest.raises(UnauthorizedLogin):
         log_in(authenticator, "ship", b"ship's", authzid)
     with pytest.raises(UnauthorizedLogin):
-        result_of(authenticator.authorize("ship", authzid))
+        result_of(authenticator.authorize("ship", authzid, external=False))
     assert log_in(authenticator, "ship", b"ship's", "SHIP") == SHIP
 
 
@@ -213,6 +227,44 @@ def test_right_passwords_and_proofs_are_never_too_many(make, clock, login, defau
         converse(authenticator, b"CRAM-MD5", login, password)
 
 
+def test_a_password_file_that_changes_is_in_force_at_the_next_login(reader, clock, directory, tmp_path):
+    file = tmp_path / "password"
+    file.write_text("first\n")
+    card = Customer("file", ("file.example",), certificate="file.cert")
+    one = ConfiguredCustomer(card, "first", password_file=file)
+    authenticator = make_authenticator(reader, clock, in_real_thread, cost=CHEAP, customers=[one])
+    assert log_in(authenticator, "file", b"first").customer == "file"
+    file.write_text("the second\n")
+    assert log_in(authenticator, "File", b"the second").customer == "file"
+    with pytest.raises(UnauthorizedLogin):
+        log_in(authenticator, "file", b"first")
+    converse(authenticator, b"SCRAM-SHA-256", "file", "the second")
+    converse(authenticator, b"CRAM-MD5", "file", "the second")
+    assert result_of(authenticator.authorize("file.cert", "", external=True)).customer == "file"
+
+
+@pytest.mark.parametrize("spoil", ["remove", "empty"])
+def test_a_password_file_that_cannot_be_read_leaves_the_password_in_force(reader, clock, directory, tmp_path, spoil):
+    file = tmp_path / "password"
+    file.write_text("first\n")
+    one = ConfiguredCustomer(Customer("file", ("file.example",)), "first", password_file=file)
+    authenticator = make_authenticator(reader, clock, in_real_thread, cost=CHEAP, customers=[one])
+    log_in(authenticator, "file", b"first")
+    if spoil == "remove":
+        file.unlink()
+    else:
+        file.write_text("\n")
+    with capturedLogs() as events:
+        for _ in range(2):
+            assert log_in(authenticator, "file", b"first").customer == "file"
+    lines = [event["log_format"].format(**event) for event in events]
+    assert len(lines) == 1
+    assert lines[0].startswith("customer file: ")
+    assert lines[0].endswith("the password from before stays in force")
+    file.write_text("mended\n")
+    assert log_in(authenticator, "file", b"mended").customer == "file"
+
+
 def test_a_changed_password_and_a_deleted_customer_are_in_force_at_once(authenticator, kept):
     log_in(authenticator, "ship", b"ship's")
     kept.set_password("ship", "changed")
@@ -222,8 +274,8 @@ def test_a_changed_password_and_a_deleted_customer_are_in_force_at_once(authenti
     kept.delete_customer("ship")
     for attempt in (
         authenticator.check_password("ship", "", b"changed"),
-        authenticator.authorize("ship", ""),
-        authenticator.authorize("ship.cert.example", ""),
+        authenticator.authorize("ship", "", external=False),
+        authenticator.authorize("ship.cert.example", "", external=True),
     ):
         with pytest.raises(UnauthorizedLogin):
             result_of(attempt)

@@ -17,7 +17,7 @@ from tests.accounts.conftest import CHEAP
 
 SHIP = Customer("ship", ("ship.example",))
 WHOLE = Customer(
-    "Café 2",
+    "Café-2",
     ("a.example", "b.example"),
     certificate="cafe.example.net",
     networks=(ip_network("192.0.2.0/24"), ip_network("2001:db8::/32")),
@@ -46,9 +46,9 @@ def customers(path, directory):
 
 def test_every_term_is_kept(customers):
     assert customers.add_customer(WHOLE, None) == WHOLE
-    kept = customers.customer("CAFÉ 2")
+    kept = customers.customer("CAFÉ-2")
     assert (kept.customer, kept.has_password, kept.kinds, kept.recipients) == (WHOLE, False, frozenset(), 0)
-    assert [one.customer.name for one in customers.customers()] == ["Café 2", "ship"]
+    assert [one.customer.name for one in customers.customers()] == ["Café-2", "ship"]
 
 
 def test_defaults_are_those_of_the_value(customers):
@@ -80,11 +80,12 @@ def test_domains_are_kept_as_they_are_looked_up(customers):
         (Customer("x", ("new.example", "NEW.example")), r"given twice"),
         (Customer("x", ()), r"has no domain"),
         (Customer("x", ("no domain",)), r"not a domain name"),
-        (Customer("", ("new.example",)), r"1 to 64 characters"),
-        (Customer("x" * 65, ("new.example",)), r"1 to 64 characters"),
+        (Customer("", ("new.example",)), r"1 to 64 letters, digits"),
+        (Customer("x" * 65, ("new.example",)), r"1 to 64 letters, digits"),
         (Customer("x\udc80", ("new.example",)), r"cannot name a customer"),
-        (Customer("x ", ("new.example",)), r"cannot be seen"),
-        (Customer("x\n", ("new.example",)), r"cannot be seen"),
+        (Customer("x y", ("new.example",)), r"letters, digits and any of"),
+        (Customer("x\n", ("new.example",)), r"cannot name a customer"),
+        (Customer("-x", ("new.example",)), r"cannot name a customer"),
         (Customer("\u2168", ("new.example",)), r"SASLprep"),
         (Customer("x", ("new.example",), certificate=""), r"not a name in a certificate"),
         (Customer("x", ("new.example",), recipients=RecipientRule.COMMAND), r"give one with --recipients-command"),
@@ -105,7 +106,7 @@ def test_a_certificate_may_have_the_name_of_its_customer(customers):
 
 def test_two_customers_cannot_share_a_certificate(customers):
     customers.add_customer(WHOLE, None)
-    with pytest.raises(DirectoryError, match="logs in the customer 'Café 2' already"):
+    with pytest.raises(DirectoryError, match="logs in the customer 'Café-2' already"):
         customers.change_customer("ship", {"certificate": "CAFE.example.net"})
 
 
@@ -211,14 +212,14 @@ def test_a_list_is_replaced_whole(customers):
 
 def test_recipients_are_all_taken_or_none(customers):
     customers.add_customer(WHOLE, None)
-    customers.add_recipients("Café 2", ["one@a.example"])
+    customers.add_recipients("Café-2", ["one@a.example"])
     for strange, reason in (("x@else.example", "in no domain of 'ship'"), ("not an address", "not an address")):
         with pytest.raises(DirectoryError, match=reason):
             customers.add_recipients("ship", ["cook@ship.example", strange], only=True)
     with pytest.raises(DirectoryError, match=r"one@a.example is not on the list of 'ship'"):
         customers.delete_recipients("ship", ["one@a.example"])
     assert customers.recipients("ship") == []
-    assert customers.recipients("Café 2") == ["one@a.example"]
+    assert customers.recipients("Café-2") == ["one@a.example"]
 
 
 def test_recipients_go_with_their_domain_and_stay_with_those_that_are_kept(customers):

@@ -132,7 +132,7 @@ def test_a_disabled_account_logs_in_again_when_it_is_enabled(authenticator, furn
 @pytest.mark.parametrize("authzid", ["", "alice@example.org", "SALES@example.org"])
 def test_acting_as_oneself_is_fine(authenticator, authzid):
     assert log_in(authenticator, authzid=authzid) == ALICE
-    assert result_of(authenticator.authorize("alice@example.org", authzid)) == ALICE
+    assert result_of(authenticator.authorize("alice@example.org", authzid, external=False)) == ALICE
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_acting_as_another_is_refused(authenticator, authzid):
     with pytest.raises(UnauthorizedLogin):
         log_in(authenticator, authzid=authzid)
     with pytest.raises(UnauthorizedLogin):
-        result_of(authenticator.authorize("alice@example.org", authzid))
+        result_of(authenticator.authorize("alice@example.org", authzid, external=False))
 
 
 def test_a_catch_all_does_not_make_everybody_of_a_domain_the_account(authenticator, furnished):
@@ -253,7 +253,7 @@ def test_there_is_no_secret_of_others(authenticator, work, authcid, kind):
 @pytest.mark.parametrize("authcid", ["eve@example.org", "nobody@example.org", "", "\udc80@example.org"])
 def test_a_proof_is_no_good_without_an_enabled_account(authenticator, authcid):
     with pytest.raises(UnauthorizedLogin):
-        result_of(authenticator.authorize(authcid, ""))
+        result_of(authenticator.authorize(authcid, "", external=False))
 
 
 def converse(authenticator, mechanism, client_class, password):
@@ -270,7 +270,7 @@ def converse(authenticator, mechanism, client_class, password):
             case sasl.Check(sasl.PasswordCredential(authcid, authzid, octets)):
                 return log_in(authenticator, authcid, octets, authzid)
             case sasl.Verified(authcid, authzid):
-                return result_of(authenticator.authorize(authcid, authzid))
+                return result_of(authenticator.authorize(authcid, authzid, external=False))
             case sasl.Refused():
                 raise UnauthorizedLogin
 
@@ -343,7 +343,7 @@ def test_right_passwords_and_proofs_are_never_too_many(make, clock):
         clock.advance(301)  # each is verified in earnest
         assert log_in(authenticator) == ALICE
         assert result_of(authenticator.secret("alice@example.org", SecretKind.SCRAM_SHA_256)) is not None
-        assert result_of(authenticator.authorize("alice@example.org", "")) == ALICE
+        assert result_of(authenticator.authorize("alice@example.org", "", external=False)) == ALICE
 
 
 def test_an_owner_who_logged_in_lately_is_not_kept_out_by_guessing(make):
@@ -373,7 +373,7 @@ def test_a_directory_that_cannot_be_read_is_unavailable(tmp_path, clock):
     for ask in (
         authenticator.check_password("alice@example.org", "", b"secret"),
         authenticator.secret("alice@example.org", SecretKind.SHARED),
-        authenticator.authorize("alice@example.org", ""),
+        authenticator.authorize("alice@example.org", "", external=False),
     ):
         with pytest.raises(DirectoryUnavailable, match="cannot be read") as raised:
             result_of(ask)

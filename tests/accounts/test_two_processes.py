@@ -22,7 +22,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from mailsuite.accounts.configured import Configured
 from mailsuite.admin import accounts, customers
-context = SimpleNamespace(directory_path=Path(sys.argv[1]), subaddress_delimiter="+", configured=Configured())
+from mailsuite.config import Settings
+context = SimpleNamespace(
+    directory_path=Path(sys.argv[1]),
+    subaddress_delimiter="+",
+    configured=Configured(),
+    settings=Settings(data_directory=Path(sys.argv[1]).parent),
+)
 group = customers.customer if sys.argv[2] == "customer" else getattr(accounts, sys.argv[2])
 group.main(sys.argv[3:], obj=context)
 """

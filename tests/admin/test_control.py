@@ -15,6 +15,7 @@ from twisted.python.failure import Failure
 
 from mailsuite import __version__
 from mailsuite.admin.control import Control, ControlClient, ControlError, NotRunning, connect
+from mailsuite.admin.control.server import MOST_CONNECTIONS
 from mailsuite.delivery.puller import UnknownPull
 from mailsuite.session.pulling import PullEnd, PullProgress, PullResult, PullStage
 
@@ -33,6 +34,10 @@ class FakePulls:
     @property
     def names(self):
         return list(self.ends)
+
+    def network_up(self):
+        self.asked += [(name, None) for name in self.names]
+        return self.names
 
     async def pull(self, name, *, dry_run=False, progress=None):
         self.asked.append((name, dry_run))
@@ -144,13 +149,11 @@ def test_a_pull_that_does_not_exist_is_told(reactor, run, tmp_path, serving):
 
 
 def test_the_network_is_up_waits_for_nothing(reactor, run, tmp_path, serving):
-    slow = Deferred()
-    pulls = FakePulls(isp=slow, other=MAIL)
+    pulls = FakePulls(isp=Deferred(), other=MAIL)
     serving(pulls)
     assert talk(reactor, run, tmp_path, ControlClient.network_up) == ["isp", "other"]
-    assert pulls.asked == [("isp", False), ("other", False)]
+    assert pulls.asked == [("isp", None), ("other", None)]
     assert pulls.cancelled == []
-    slow.callback(MAIL)
 
 
 def test_a_command_that_leaves_ends_its_waits(reactor, run, tmp_path, serving):
@@ -189,7 +192,57 @@ def test_a_defect_of_the_server_is_a_sentence(reactor, run, tmp_path, serving):
         talk(reactor, run, tmp_path, lambda client: client.pull([]))
 
 
+def test_connections_that_have_ended_are_forgotten(reactor, run, tmp_path, serving):
+    control = serving(FakePulls())
+    for _ in range(3):
+        talk(reactor, run, tmp_path, ControlClient.ping)
+    assert not control.connections
+
+
+def test_there_are_so_many_connections_at_once_and_no_more(reactor, run, tmp_path, serving, logged):
+    control = serving(FakePulls())
+
+    async def crowd(first):
+        clients = [first]
+        for _ in range(MOST_CONNECTIONS - 1):
+            clients.append(ControlClient())
+            await connect(reactor, tmp_path, clients[-1])
+        for client in clients:
+            await client.ping()
+        assert len(control.connections) == MOST_CONNECTIONS
+        more = ControlClient()
+        await connect(reactor, tmp_path, more)
+        with pytest.raises(ControlError, match="has ended the connection"):
+            await more.ping()
+        for client in clients[1:]:
+            await client.leave()
+        await deferLater(reactor, 0.05)
+        await first.ping()
+
+    talk(reactor, run, tmp_path, crowd)
+    assert logged() == [f"the control socket has {MOST_CONNECTIONS} connections already"]
+    assert talk(reactor, run, tmp_path, ControlClient.ping)[1] == os.getpid()
+
+
 # ------------------------------------------------------------------------------------------- the socket
+
+
+def test_nobody_gets_in_before_the_mode_of_the_socket_is_set_and_no_umask_is_changed(tmp_path, serving, monkeypatch):
+    path = tmp_path / "control.sock"
+    tried = []
+    chmod = os.chmod
+
+    def look_first(name, mode):
+        with socket.socket(socket.AF_UNIX) as early, pytest.raises(ConnectionRefusedError):
+            early.connect(os.fspath(path))
+        tried.append(mode)
+        chmod(name, mode)
+
+    monkeypatch.setattr(os, "chmod", look_first)
+    monkeypatch.setattr(os, "umask", lambda _mask: pytest.fail("it is the whole process'"))
+    serving(FakePulls())
+    assert tried == [0o600]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
 def test_the_socket_is_its_owners_alone(tmp_path, serving):

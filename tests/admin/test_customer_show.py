@@ -119,6 +119,13 @@ def test_the_table_has_ages_expiries_and_a_sum(run, spool):
 # -------------------------------------------------------------------------------------------------- turns
 
 
+def test_turns_that_broke_at_once_are_told_together(run, spool):
+    note(spool, "turn", time.time(), messages=0, octets=0, complete=False, text="the line broke", times=37)
+    result = run("customer", "show", "home")
+    expect_success(result)
+    assert "broke off: the line broke (37 times)" in result.stdout
+
+
 def test_turns_and_losses_are_told_latest_first_and_apart(run, spool):
     note(
         spool,
@@ -174,6 +181,42 @@ def test_turns_are_a_table_for_people(run, spool):
     ]
     assert "asked for @home.example" in etrn
     assert "HOE1: Held for 7 days and not collected" in result.stdout
+
+
+def test_when_it_was_seen_last_is_told_also_where_there_was_no_mail(run, spool):
+    now = time.time()
+    note(spool, "turn", now - 7200, messages=1, address="192.0.2.1", complete=True, text="all was sent")
+    note(spool, "seen", now - 600, messages=0, address="192.0.2.2", text="no mail")
+    note(spool, "login refused", now - 60, address="192.0.2.3", mechanism="PLAIN", code=535, text="wrong\x1b")
+    row = shown(run, "--last", "0")
+    assert (row["last_seen"]["time"], row["last_seen"]["address"]) == (now - 600, "192.0.2.2")
+    assert row["last_refused_login"]["mechanism"] == "PLAIN"
+    assert (row["turns"], len(shown(run)["turns"])) == ([], 1)
+    lines = run("customer", "show", "home").stdout.splitlines()
+    seen, refused = (next(line for line in lines if line.startswith(start)) for start in ("Last seen", "Last refused"))
+    assert seen.endswith("(10 minutes ago) from 192.0.2.2, no mail.")
+    assert refused.endswith("(60 seconds ago) from 192.0.2.3 by PLAIN, wrong?.")
+
+
+def test_terms_are_shown(run):
+    run(
+        *("customer", "add", "ship", "--domain", "ship.example", "--no-password", "--contact", "a@ship.example"),
+        *("--network", "192.0.2.0/24", "--next-hop", "mx.ship.example", "--turn-interval", "15m", "--no-pipelining"),
+        *("--recipients", "list"),
+    )
+    lines = run("customer", "show", "ship").stdout.splitlines()
+    for line in (
+        "Contact: a@ship.example.",
+        "Warned: 3d before mail expires.",
+        "Logs in from: 192.0.2.0/24.",
+        "Turns: command by command, one at a time, 15m apart.",
+        "Next hop: mx.ship.example.",
+        "Recipients: those on its list.",
+        "Last seen: never, as far as the record goes.",
+    ):
+        assert line in lines
+    terms = json.loads(run("customer", "show", "ship", "--json").stdout)["terms"]
+    assert (terms["networks"], terms["turn_interval"], terms["pipelining"]) == (["192.0.2.0/24"], 900.0, False)
 
 
 # ---------------------------------------------------------------------------------------- nothing, and faults

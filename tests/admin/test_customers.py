@@ -1,6 +1,8 @@
 """The group `customer`: what it does, prints and refuses; passwords stay out of sight."""
 
 import json
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -8,6 +10,8 @@ from click.testing import CliRunner
 from mailsuite.accounts.reader import DirectoryReader
 from mailsuite.admin.command import root
 from mailsuite.mail.session import SecretKind
+from mailsuite.spool import schema
+from mailsuite.spool.opening import database
 from tests.admin.test_accounts import expect_refusal, expect_success
 
 CONFIGURATION = """
@@ -97,7 +101,14 @@ def test_every_term_is_taken_in_the_notation_of_the_configuration(run):
             *("--certificate", "ship.cert", "--network", "192.0.2.0/24", "--network", "2001:db8::/32"),
             *("--contact", "admin@example.net", "--hold-time", "14d", "--warning-time", "12h", "--max-messages", "100"),
             *("--max-size", "2 GiB", "--no-pipelining", "--turn-interval", "5m", "--shared-turns"),
-            *("--next-hop", "mx.ship.example:2525", "--recipients-command", "/bin/exists 'a b'"),
+            *(
+                "--next-hop",
+                "mx.ship.example:2525",
+                "--recipients",
+                "command",
+                "--recipients-command",
+                "/bin/echo 'a b'",
+            ),
         )
     )
     assert listed(run) == {
@@ -118,7 +129,7 @@ def test_every_term_is_taken_in_the_notation_of_the_configuration(run):
         "shared_turns": True,
         "next_hop": "mx.ship.example:2525",
         "recipients": "command",
-        "recipients_command": ["/bin/exists", "a b"],
+        "recipients_command": ["/bin/echo", "a b"],
         "listed": 0,
     }
 
@@ -185,12 +196,21 @@ def test_only_what_is_named_changes(furnished, tmp_path):
     before = listed(furnished)
     expect_success(
         furnished("customer", "set", "SHIP", "--hold-time", "1d", "--add-domain", "boat.example"),
-        "changed ship, with boat.example, ship.example\n",
+        "changed ship: domains: boat.example, ship.example (was: ship.example); held for: 1d (was: 21d)\n",
     )
     assert listed(furnished) == before | {"hold_time": 86400.0, "domains": ["boat.example", "ship.example"]}
     furnished("customer", "set", "ship", "--del-domain", "ship.example")
     assert listed(furnished)["domains"] == ["boat.example"]
     assert account_of(tmp_path).secrets.shared == b"s3cr3t"
+
+
+def test_a_change_that_changes_nothing_is_told(furnished):
+    expect_success(furnished("customer", "set", "ship", "--hold-time", "21d"), "ship is as it was\n")
+    changed = furnished("customer", "set", "ship", "--contact", "a@b.example", "--no-pipelining", "--max-messages", "9")
+    assert changed.stdout == (
+        "changed ship: contact: a@b.example (was: nobody); warned: 3d before mail expires (was: never); "
+        "quota: 9 messages (was: none); turns: command by command, one at a time (was: pipelined, one at a time)\n"
+    )
 
 
 def test_none_takes_away_what_need_not_be_there(furnished):
@@ -243,6 +263,129 @@ def test_deleting_asks_first(furnished):
     assert listed(furnished)["name"] == "ship"
     expect_success(furnished("customer", "del", "SHIP", "--yes"), "deleted ship\n")
     expect_refusal(furnished("customer", "del", "ship", "--yes"), "no customer 'ship'", "mailsuite customer list")
+
+
+@pytest.fixture
+def held(furnished, tmp_path):
+    """A queue in which two messages are held for ship.example, one for boat.example; both are of one customer."""
+    expect_success(furnished("customer", "set", "ship", "--add-domain", "boat.example", "--add-domain", "raft.example"))
+    directory = tmp_path / "data" / "spool"
+    directory.mkdir()
+    path = database(str(directory))
+    with closing(schema.connect(path)) as db:
+        schema.migrate(db, path)
+        for number, domain in enumerate(("ship.example", "ship.example", "boat.example", "other.example")):
+            db.execute(
+                "INSERT INTO messages VALUES (?, ?, 'bob', 'example.net', '7BIT', 0, NULL, 1000, 2048, 0)",
+                (number, f"Q{number}"),
+            )
+            db.execute(
+                "INSERT INTO recipients (message, local_part, domain, destination, due) VALUES (?, 'me', ?, ?, 1000)",
+                (number, domain, f"hold:{domain}"),
+            )
+    return path
+
+
+FATE = "goes back to its senders 21 days after it came, unless the domain is given to a customer before."
+
+
+def test_who_deletes_a_customer_is_told_what_is_held_for_it(furnished, held):
+    told = f"3 messages are held for boat.example, ship.example (6.0 KiB): that stays held, and {FATE}\n"
+    refused = furnished("customer", "del", "ship", given="\n")
+    assert (refused.exit_code, listed(furnished)["name"]) == (1, "ship")
+    assert told in refused.output
+    deleted = furnished("customer", "del", "ship", "--yes")
+    assert (deleted.exit_code, deleted.stdout, deleted.stderr) == (0, "deleted ship\n", told)
+
+
+def test_who_takes_a_domain_away_is_told_and_asked(furnished, held):
+    told = f"1 message is held for boat.example (2.0 KiB): that stays held, and {FATE}\n"
+    refused = furnished("customer", "set", "ship", "--del-domain", "Boat.Example", given="n\n")
+    assert refused.exit_code == 1
+    assert told in refused.output
+    assert "boat.example" in listed(furnished)["domains"]
+    for domain, stderr in (("boat.example", told), ("raft.example", "")):
+        taken = furnished("customer", "set", "ship", "--del-domain", domain, *(["--yes"] if stderr else []))
+        assert (taken.exit_code, taken.stderr) == (0, stderr)
+    assert listed(furnished)["domains"] == ["ship.example"]
+
+
+def test_a_queue_that_cannot_be_read_is_told(furnished, held):
+    Path(held).write_bytes(b"nonsense" * 1000)
+    result = furnished("customer", "del", "ship", given="n\n")
+    assert result.exit_code == 1
+    assert "How much is held cannot be told" in result.output
+    assert listed(furnished)["name"] == "ship"
+
+
+@pytest.mark.parametrize(
+    "terms",
+    [["--hold-time", "2d", "--warning-time", "50h"], ["--hold-time", "2d", "--contact", "me@example.net"]],
+)
+def test_a_warning_before_there_is_mail_is_refused(furnished, terms):
+    parts = ["warning time", "longer than its hold time", "--warning-time"]
+    before = listed(furnished)
+    expect_refusal(furnished("customer", "add", "x", "--domain", "x.example", "--no-password", *terms), *parts)
+    expect_refusal(furnished("customer", "set", "ship", *terms), *parts)
+    assert listed(furnished) == before
+    expect_success(furnished("customer", "set", "ship", *terms, "--warning-time", "2d"))
+
+
+EMPTY = "the list is empty: all mail for {} but the postmaster's is refused until `mailsuite customer recipients {} add"
+
+
+def test_an_empty_list_of_recipients_is_told_of(furnished):
+    result = furnished("customer", "set", "ship", "--recipients", "list")
+    assert result.exit_code == 0
+    assert result.stderr.startswith(EMPTY.format("ship", "ship"))
+    expect_success(furnished("customer", "recipients", "ship", "add", "me@ship.example"))
+    expect_success(furnished("customer", "set", "ship", "--recipients", "list"))
+    assert furnished("customer", "recipients", "ship", "del", "me@ship.example").stderr.startswith("the list is empty")
+    added = furnished("customer", "add", "x", "--domain", "x.example", "--certificate", "x", "--no-password")
+    assert "the list" not in added.stderr
+    command = ["customer", "add", "y", "--domain", "y.example", "--certificate", "y", "--no-password"]
+    assert furnished(*command, "--recipients", "list").stderr.startswith(EMPTY.format("y", "y"))
+
+
+def test_a_command_that_is_given_counts_and_that_is_told(furnished):
+    result = furnished("customer", "set", "ship", "--recipients-command", "/bin/echo x")
+    assert result.stderr == "recipients are those for which the command ends with 0 now, as by --recipients command\n"
+    assert listed(furnished)["recipients"] == "command"
+    expect_success(furnished("customer", "set", "ship", "--recipients", "command", "--recipients-command", "/bin/echo"))
+
+
+def test_a_command_that_cannot_be_run_is_told_of(furnished):
+    result = furnished("customer", "set", "ship", "--recipients", "command", "--recipients-command", "/nowhere/it")
+    assert result.exit_code == 0
+    assert result.stderr.startswith("there is no program '/nowhere/it'; put it there, or name another: until it can")
+
+
+@pytest.mark.parametrize(
+    ("terms", "parts"),
+    [
+        (["--hold-time", "59m"], ["--hold-time", "less than an hour", '"21d"']),
+        (["--add-domain", "Ship.Example"], ["ship.example is held for 'ship' already; leave it out"]),
+    ],
+)
+def test_what_does_not_do_for_a_customer_is_refused(furnished, terms, parts):
+    before = listed(furnished)
+    expect_refusal(furnished("customer", "set", "ship", *terms), *parts, status=2 if "--hold-time" in terms else 1)
+    assert listed(furnished) == before
+
+
+def test_a_name_of_several_words_is_refused(furnished):
+    refused = furnished("customer", "add", "my ship", "--domain", "x.example", "--no-password")
+    expect_refusal(refused, "'my ship' cannot name a customer", "letters, digits and any of . _ - @")
+
+
+def test_who_may_not_see_the_directory_is_told_so(run, tmp_path, monkeypatch):
+    def no_entry(path, **_):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "exists", no_entry)  # root may look everywhere
+    result = run("customer", "list")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "cannot be read (Permission denied); run this as the user who serves, or as root" in result.stderr
 
 
 def test_customers_of_both_sources_are_listed(furnished):

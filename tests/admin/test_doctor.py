@@ -18,7 +18,7 @@ from mailsuite.admin.doctor.site import KnownCustomer
 from mailsuite.admin.doctor.visit import Reached, Seen
 from mailsuite.config import Settings
 from mailsuite.interfaces import DirectoryUnavailable, SpoolError
-from mailsuite.mail.customer import Customer
+from mailsuite.mail.customer import Customer, RecipientRule
 from mailsuite.mail.queue import HeldMail
 from mailsuite.mail.reply import Reply
 from mailsuite.net.resolver import MX, NULL_MX, DnsFailure
@@ -243,6 +243,18 @@ def test_listeners_are_knocked_at_where_they_can_be_reached(walk, good):
             "customers",
             ["certificate only", "tls.client_ca"],
         ),
+        (
+            {},
+            {"known": [known("a", "a.org", recipients=RecipientRule.COMMAND, recipients_command=("/nowhere/it",))]},
+            "customers",
+            ["a: the command that knows its recipients cannot run: there is no program '/nowhere/it'"],
+        ),
+        (
+            {},
+            {"known": DirectoryUnavailable("two have it; take it from one")},
+            "accounts",
+            ["two have it; take it from one"],
+        ),
         ({"listen": PROVIDER["listen"][:1]}, {}, "listeners", ["on-demand mail relay", "tcp6:366"]),
         ({}, {"mail": SpoolError("queue.db cannot be read")}, "held mail", ["queue.db cannot be read"]),
     ],
@@ -286,7 +298,7 @@ def test_port_of_systemd_is_guessed(walk, good):
 @pytest.mark.parametrize(
     ("made", "parts"),
     [
-        ({"hostname": "other.net"}, [f"it is not for {HOST}", "self-signed"]),
+        ({"hostname": "other.net"}, [f"it is not for {HOST}, but for other.net", "self-signed"]),
         ({"days": -3}, ["it has expired on 2", "self-signed"]),
     ],
 )
@@ -372,7 +384,15 @@ def test_customer_in_order_is_told_step_by_step(walk, good):
     ("change", "step", "parts"),
     [
         ({"pull": []}, "configuration", ["no pulls", "[[pull]]"]),
-        ({"pull": [{**PULL, "password": ""}]}, "passwords", ["empty", "home"]),
+        (
+            {
+                "pull": [
+                    {key: value for key, value in PULL.items() if key != "password"} | {"password_file": "/dev/null"}
+                ]
+            },
+            "passwords",
+            ["pull main: the first line of password_file /dev/null is empty"],
+        ),
         (
             {"pull": [{key: value for key, value in PULL.items() if key != "password"} | {"password_file": "nowhere"}]},
             "passwords",
@@ -404,6 +424,21 @@ def test_domain_that_has_a_route_of_its_own_is_here(walk):
     routes = [{"domain": "shed.org", "next_hop": "shed.home.org"}, ROUTE]
     settings = {**CUSTOMER, "pull": [{**PULL, "domains": ["shed.org"]}], "route": routes}
     assert Finding("domains", Verdict.OK, "shed.org") in walk(CustomerWalk, settings)
+
+
+def test_customer_whose_domains_are_all_routed_is_told_that_none_is_local(walk):
+    settings = {**CUSTOMER, "route": [{"domain": "shed.org", "next_hop": "shed.home.org"}, ROUTE]}
+    warned = [one for one in walk(CustomerWalk, settings, Site(local=frozenset())) if one.step == "domains"]
+    assert [one.verdict for one in warned] == [Verdict.WARNING]
+    assert "none is local here" in warned[0].text
+
+
+def test_mail_is_pushed_to_a_host_of_another_name(walk):
+    push = {**PULL, "push_host": "SMTP.provider.net"}
+    hosts = {"smtp.provider.net": ["192.0.2.26"]}
+    settings = {**CUSTOMER, "pull": [push], "route": [{**ROUTE, "next_hop": "smtp.provider.net:587"}]}
+    assert steps(walk(CustomerWalk, settings, hosts=hosts))[-1] == "smarthost"
+    expect_wrong(walk(CustomerWalk, {**CUSTOMER, "pull": [push]}), "smarthost", "no [[route]]", "SMTP.provider.net")
 
 
 def test_dns_that_does_not_answer_stops_the_customer(walk):
@@ -448,6 +483,37 @@ def test_what_is_wrong_with_the_line_to_the_provider(walk, good, seen, step, par
     expect_wrong(walk(CustomerWalk, CUSTOMER, seen={366: replace(good, **seen)}), step, *parts)
 
 
+def test_port_that_speaks_starttls_is_told_of(walk, good):
+    settings = {**CUSTOMER, "pull": [{**PULL, "tls": "implicit"}]}
+    network = Network(good)
+    visit = network.visit
+
+    async def visit_one(place):
+        seen = await visit(place)
+        return Seen(trouble="wrong version number") if place.implicit else seen
+
+    network.visit = visit_one
+    findings = walk(CustomerWalk, settings, network=network)
+    expect_wrong(findings, "TLS", "from the first octet", 'the port speaks STARTTLS: set tls = "verified" in pull main')
+    assert [(place.implicit, place.tls, place.username) for place in network.visited] == [
+        (True, "implicit", None),
+        (False, "none", None),
+    ]
+
+
+def test_port_that_waits_for_tls_is_told_of(walk, good):
+    network = Network(good)
+    visit = network.visit
+
+    async def visit_one(place):
+        seen = await visit(place)
+        return seen if place.implicit else Seen(Reached.CONNECTED, "the peer is too slow")
+
+    network.visit = visit_one
+    findings = walk(CustomerWalk, CUSTOMER, network=network)
+    expect_wrong(findings, "greeting", "too slow", 'TLS from the first octet: set tls = "implicit" in pull main')
+
+
 def test_certificate_under_implicit_tls_is_named(walk, good):
     settings = {**CUSTOMER, "pull": [{**PULL, "tls": "implicit"}]}
     unknown = Seen(trouble="192.0.2.25 port 366: the certificate's issuer is not known")
@@ -463,7 +529,11 @@ def test_certificate_that_nobody_looks_at_is_a_warning(walk, good, tmp_path):
 @pytest.mark.parametrize(
     ("end", "step", "parts"),
     [
-        ((PullStage.AUTH, PullResult.DENIED, "our credentials were refused"), "login", ["refused", "passwd home"]),
+        (
+            (PullStage.AUTH, PullResult.DENIED, "our credentials were refused"),
+            "login",
+            ["refused", "whether home is the customer's name there", "customer passwd NAME"],
+        ),
         ((PullStage.AUTH, PullResult.TEMPORARY, "454 later"), "login", ["454", "try again later"]),
         ((PullStage.ASKING, PullResult.UNAVAILABLE, "it does not offer ATRN"), "ATRN", ["ask the provider"]),
     ],
@@ -518,6 +588,18 @@ def test_faults_of_a_certificate_come_worst_first(tmp_path, made, host, faults):
 
 def test_certificate_of_tomorrow_is_not_valid_yet(tmp_path):
     assert Fault.NOT_YET in faults_of(make_certificate(tmp_path), HOST, NOW - DAY)
+
+
+def test_sentence_with_its_own_cure_gets_no_other(walk):
+    site = Site(DirectoryUnavailable("two have it; take it from one"))
+    assert walk(ProviderWalk, PROVIDER, site)[-1].cure == "take it from one"
+    site = Site(DirectoryUnavailable("accounts.db cannot be read"))
+    assert "run this as the user who serves" in walk(ProviderWalk, PROVIDER, site)[-1].cure
+
+
+def test_defaults_have_no_pulls(walk):
+    [finding] = walk(CustomerWalk, {})
+    assert str(finding).startswith("there are no pulls in m.toml; add a [[pull]] table for each provider, or name")
 
 
 def test_sentence_is_split_at_its_cure():

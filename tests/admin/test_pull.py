@@ -1,8 +1,11 @@
 """`mailsuite pull`, `network-up` and `etrn` as processes: through a running server, without one, and their statuses."""
 
 import os
+import signal
 import socket
+import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -14,7 +17,7 @@ from mailsuite.admin.pull import expect_owner, in_words
 from mailsuite.admin.running import Failed
 from mailsuite.config import Settings
 from mailsuite.session.pulling import PullProgress, PullStage
-from tests.instance import Instance, mailsuite
+from tests.instance import COMMAND, ENVIRONMENT, Instance, mailsuite
 from tests.interop.on_demand import CREDENTIALS, HOME, content, home, pull
 from tests.peers.certificate import Certificate, self_signed
 from tests.peers.lines import Line, LineLost, Message
@@ -172,10 +175,82 @@ def test_a_server_without_its_socket_keeps_the_queue_to_itself(tmp_path, certifi
     instance.check_log()
 
 
+def test_a_server_that_has_the_queue_and_cannot_be_talked_to_yet_is_waited_for(tmp_path, certificate, providers):
+    provider = providers(messages=messages(1))
+    instance = customer(tmp_path, certificate, pull(provider.port, name="isp", **NEVER))
+    with instance:
+        control = instance.data / "control.sock"
+        control.rename(instance.data / "later.sock")
+        with subprocess.Popen(
+            [*COMMAND, "--config", instance.configuration, "pull"],
+            stdout=subprocess.PIPE,
+            env={**os.environ, **ENVIRONMENT},
+        ) as running:
+            time.sleep(2.5)  # it has found nobody, and waits for the queue
+            (instance.data / "later.sock").rename(control)
+            said, _ = running.communicate(timeout=30)
+        assert (running.returncode, said[:26]) == (0, b"isp: all the mail has come")
+    instance.check_log()
+
+
+def test_a_server_tells_at_its_start_what_it_will_refuse(tmp_path, certificate):
+    instance = customer(tmp_path, certificate, pull(1, name="isp", domains=[HOME, "new.test"], **NEVER))
+    with instance:
+        wait_until(lambda: "pull isp: new.test is asked for, and neither local nor routed" in instance.log())
+    assert f"pull isp: {HOME} is asked for" not in instance.log()
+    instance.check_log()
+
+
+def test_mail_for_a_domain_that_is_not_here_stays_there_and_is_told(tmp_path, certificate, providers):
+    provider = providers(messages=[Message("x@away.test", ["bob@new.test"], content(1))], domains=("new.test",))
+    instance = customer(tmp_path, certificate, pull(provider.port, name="isp"))
+    status, said = command(instance, "pull")
+    assert status == os.EX_UNAVAILABLE
+    assert said.startswith("isp: refused: we have refused ")
+    assert "; new.test is not ours here: add it by `mailsuite domain add new.test`, or give it a [[route]]" in said
+    assert [refusal[:3] for _, refusal in provider.wait_for_turn().refused] == ["450"]
+    assert len(provider.held) == 1
+    assert command(instance, "domain", "add", "new.test")[0] == 0
+    assert command(instance, "user", "add", "bob@new.test", "--generate")[0] == 0
+    status, said = command(instance, "pull")
+    assert (status, said[:26]) == (0, "isp: all the mail has come")
+
+
+def test_an_interrupt_of_a_pull_through_the_server_is_no_failure_of_it(tmp_path, certificate):
+    with socket.create_server((LOOPBACK, 0)) as silent:  # it never greets
+        silent.settimeout(20)
+        instance = customer(tmp_path, certificate, pull(silent.getsockname()[1], name="isp", **NEVER))
+        with instance:
+            with subprocess.Popen(
+                [*COMMAND, "--config", instance.configuration, "pull"],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **ENVIRONMENT},
+            ) as running:
+                connection, _ = silent.accept()
+                running.send_signal(signal.SIGINT)
+                said, _ = running.communicate(timeout=20)
+            connection.close()
+        assert (running.returncode, said) == (130, b"")
+        instance.check_log()
+
+
+@pytest.mark.parametrize("arguments", [("pull",), ("etrn", LOOPBACK, "a.test"), ("network-up",)])
+@pytest.mark.parametrize("wrong", ["hostname = ", 'hostname = "two words"', None])
+def test_what_is_wrong_with_the_configuration_has_its_own_status(tmp_path, arguments, wrong):
+    file = tmp_path / "m.toml"
+    if wrong is not None:
+        file.write_text(wrong)
+    done = mailsuite("--config", file, *arguments)
+    assert done.returncode == os.EX_CONFIG
+    assert done.stdout.startswith(f"Error: {file}: ")
+    assert len(done.stdout.splitlines()) == 1
+
+
 def test_a_bad_time_is_told_in_one_sentence(tmp_path, certificate):
     instance = customer(tmp_path, certificate, pull(1, times=["30 6 * * 1-5", "30 25 * * *"]))
     status, said = command(instance, "pull")
-    assert status == 1
+    assert status == os.EX_CONFIG
     assert said == (
         f"Error: {instance.configuration}: pull[0].times[1] = '30 25 * * *': hour '25': it goes from 0 to 23.\n"
     )

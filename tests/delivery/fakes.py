@@ -125,7 +125,10 @@ class FakeSpool:
     async def reroute(self, choose):
         self._check("reroute")
         for key, (delivery, due) in self.waiting.items():
-            self.waiting[key] = (replace(delivery, destination=choose(delivery.recipients[0].address, delivery.destination)), due)
+            self.waiting[key] = (
+                replace(delivery, destination=choose(delivery.recipients[0].address, delivery.destination)),
+                due,
+            )
         return len(self.waiting)
 
     def results(self):
@@ -148,9 +151,6 @@ class FakeRouter:
 
     def destination(self, address):
         return relay(address.domain)
-
-    def rerouted(self, address, present):
-        return self.destination(address)
 
 
 @implementer(IDeliveryAgent)

@@ -1,7 +1,11 @@
 """The line to a provider: which addresses are dialled, with what TLS, and what comes of it. The network is a script."""
 
+from base64 import b64encode
+from dataclasses import replace
+
 import pytest
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ConnectionLost
 from twisted.internet.task import Clock
 
 from mailsuite.delivery.provider_line import LineSettings, ProviderLine
@@ -9,8 +13,12 @@ from mailsuite.delivery.pulls import PullPlan
 from mailsuite.net.dialer import ConnectFailed
 from mailsuite.net.resolver import DnsFailure
 from mailsuite.net.tls import TLSFailed
+from mailsuite.session.inbound import Door
 from mailsuite.session.pulling import PullProgress, PullResult, PullStage
+from mailsuite.wire.smtp.offer import Offer
 from tests.delivery.agents.test_relay import HANDSHAKE_FAILS, FakeConnection, FakeDialer, FakeTLS, in_thread
+from tests.dialogues.house import FakeRouter, FakeSpool, Pace
+from tests.net.support import Side
 
 HOST = "odmr.example.net"
 UP = "S: 220 hi\nC: EHLO ship.example.org\nS: 250-odmr\nS: 250-STARTTLS\nS: 250-ETRN\nS: 250 ATRN\n"
@@ -20,7 +28,7 @@ NO_MAIL = "C: ATRN\nS: 453 no mail\nC: QUIT\nS: 221 bye\n"
 PLAN = PullPlan("isp", HOST)
 
 
-def line_for(dialer, *addresses, **settings):
+def line_for(dialer, *addresses, clock=None, **settings):
     async def find(host):
         assert host == HOST
         if addresses and isinstance(addresses[0], Exception):
@@ -34,6 +42,7 @@ def line_for(dialer, *addresses, **settings):
         LineSettings("ship.example.org", **settings),
         turn=lambda _plan: (None, None),
         addresses=find if addresses else None,
+        clock=clock or Clock(),
     )
 
 
@@ -55,6 +64,27 @@ def test_starttls_demands_the_certificate_of_the_host_whatever_address_is_dialle
     assert (end.stage, end.result) == (PullStage.ASKING, PullResult.NO_MAIL)
     assert dialer.dialled == [("192.0.2.1", 366, None, "192.0.2.9")]
     assert told[0].stage is PullStage.CONNECTING
+
+
+def test_a_password_file_is_read_for_each_pull(tmp_path):
+    file = tmp_path / "password"
+    plan = replace(PLAN, username="home", password="from the start", password_file=file)
+    ends = []
+    for password in ("first", "second"):
+        file.write_text(f"{password}\nand a remark\n")
+        plain = b64encode(b"\0home\0" + password.encode()).decode()
+        secured = "C: EHLO ship.example.org\nS: 250-odmr\nS: 250-ATRN\nS: 250 AUTH PLAIN\n"
+        login = f"C: AUTH PLAIN {plain}\nS: 235 ok\n"
+        dialer = FakeDialer(**{"192_0_2_1": [[UP + STARTTLS, secured + login + NO_MAIL]]})
+        ends.append(pull(dialer, "192.0.2.1", plan=plan).result)
+    assert ends == [PullResult.NO_MAIL] * 2
+
+
+def test_a_password_file_that_cannot_be_read_is_tried_again_and_nobody_is_dialled(tmp_path):
+    dialer = FakeDialer()
+    end = pull(dialer, "192.0.2.1", plan=replace(PLAN, username="home", password_file=tmp_path / "gone"))
+    assert (end.result, end.stage, dialer.dialled) == (PullResult.TEMPORARY, PullStage.CONNECTING, [])
+    assert f"password_file {tmp_path / 'gone'} cannot be read: no such file" in end.text
 
 
 def test_implicit_tls_begins_with_the_first_octet():
@@ -148,6 +178,63 @@ class Polite(FakeConnection):
         self.reply = reply
         if self.polite:
             self.ending.callback(None)
+
+
+class Trickling(FakeDialer):
+    """Its connection stays, and lets its session be told what the script of a test says."""
+
+    async def dial(self, _host, _port, core, session, **_options):
+        self.connection = Polite(Deferred())
+        self.side = Side(session, core)
+        return self.connection
+
+
+def test_a_provider_that_only_keeps_the_line_alive_is_left():
+    clock, dialer = Clock(), Trickling()
+    router = FakeRouter(frozenset({"anna@example.net"}), Pace())
+    offer = Offer("ship.example.org")
+    door = Door("ship.example.org", offer, offer, router, FakeSpool(Pace()), clock.seconds)
+    line = ProviderLine(
+        dialer,
+        FakeTLS(),
+        in_thread,
+        LineSettings("ship.example.org"),
+        turn=lambda _plan: door.for_turn(frozenset({"example.net"}), HOST).open(),
+        clock=clock,
+    )
+    ends, told = [], []
+    plan = PullPlan("isp", HOST, tls="none")
+    Deferred.fromCoroutine(line.pull(plan, progress=told.append)).addBoth(ends.append)
+    say = dialer.side.receive
+    say(b"220 hi\r\n")
+    clock.advance(800)
+    say(b"250-odmr\r\n250 ATRN\r\n")
+    clock.advance(800)
+    say(b"250 now reversing\r\n")
+    say(b"EHLO odmr\r\nMAIL FROM:<ann@example.org>\r\nRCPT TO:<anna@example.net>\r\nDATA\r\n")
+    for octets in (b"Subject: slow\r\n", b"\r\n", b".\r\n"):
+        clock.advance(800)
+        say(octets)
+    assert told[-1].messages == 1
+    for _ in range(3):
+        clock.advance(240)
+        say(b"NOOP\r\n")
+    clock.advance(179)
+    assert not dialer.connection.aborted
+    clock.advance(1)
+    assert dialer.connection.aborted
+    dialer.side.lose(ConnectionLost())
+    [end] = ends
+    assert (end.stage, end.result, end.messages) == (PullStage.RECEIVING, PullResult.TEMPORARY, 1)
+    assert end.text == "nothing has come for 900 seconds, and the line was closed (receiving)"
+    assert clock.getDelayedCalls() == []
+
+
+def test_a_pull_that_has_ended_leaves_no_alarm():
+    clock = Clock()
+    dialer = FakeDialer(odmr_example_net=[UP + NO_MAIL])
+    result_of(line_for(dialer, clock=clock).pull(PullPlan("isp", HOST, tls="none")))
+    assert clock.getDelayedCalls() == []
 
 
 def test_a_pull_that_is_cancelled_breaks_its_connection_off():

@@ -276,6 +276,51 @@ def test_a_failure_of_a_dry_run_changes_no_schedule(clock, house):
     assert one.puller.next_times() == {"isp": START + 900}
 
 
+def test_the_network_is_up_begins_all_pulls_and_forgets_failures(clock, house):
+    one = house(plan(interval=900.0), plan("other", interval=900.0), ends=[BROKEN, NO_MAIL, BROKEN])
+    assert one.puller.network_up() == ["isp", "other"]
+    assert [name for name, _, _ in one.line.pulls] == ["isp", "other"]
+    assert one.puller.next_times() == {"isp": START + 60, "other": START + 900}
+    clock.advance(30)
+    one.puller.network_up()  # another failure, and it counts as the first
+    assert one.puller.next_times()["isp"] == START + 30 + 60
+
+
+@pytest.mark.parametrize(
+    ("end", "times"), [(BROKEN, [0, 100]), (UNREACHED, [0, 100]), (MAIL, [0, 1000]), (DENIED, [0, 1000])]
+)
+def test_a_pull_that_hung_on_the_old_line_is_followed_by_another_at_once(clock, house, end, times):
+    one = house(plan(at_start=True, interval=900.0, retry_first=60.0))
+    waiting = one.pull()
+    clock.advance(50)
+    one.puller.network_up()
+    assert one.line.times == [0]
+    clock.advance(50)
+    one.line.finish("isp", end)
+    assert waiting[1].result is end.result
+    clock.pump([0, 900])
+    assert one.line.times == times
+
+
+def test_the_one_that_follows_may_fail_as_any_other(clock, house):
+    one = house(plan(at_start=True, interval=900.0, retry_first=60.0))
+    one.puller.network_up()
+    one.line.ends += [BROKEN, BROKEN, NO_MAIL]
+    one.line.finish("isp", BROKEN)
+    clock.pump([0, *[10] * 20])
+    assert one.line.times == [0, 0, 60, 180]
+
+
+def test_a_dry_run_under_way_is_followed_by_a_pull_when_the_network_is_up(clock, house):
+    one = house(plan(interval=900.0))
+    one.pull(dry_run=True)
+    one.puller.network_up()
+    assert one.line.pulls == [("isp", True, 0)]
+    one.line.ends.append(NO_MAIL)
+    one.line.finish("isp", PullEnd(PullStage.ASKING, PullResult.CHECKED, "the login works"))
+    assert one.line.pulls[1:] == [("isp", False, 0)]
+
+
 def test_a_name_that_does_not_exist_is_told_with_those_that_do(house):
     one = house(plan(), plan("other"))
     failure = one.pull("what")[0]
@@ -342,6 +387,12 @@ def test_what_waits_for_the_provider_is_sent_in_the_same_window(house, push, end
     one = house(plan(push=push), ends=[end])
     assert one.pull()[0].result is end.result
     assert one.line.happened == happened
+
+
+def test_another_host_may_be_pushed_to(house):
+    one = house(plan(push="after", push_host="smtp.example.net"), ends=[MAIL])
+    one.pull()
+    assert one.line.happened == ["pull", "push smtp.example.net"]
 
 
 def test_a_dry_run_pushes_nothing(house):

@@ -207,3 +207,34 @@ def test_another_literal_is_relayed_for_those_who_may(router) -> None:
     assert refusal(router, "x@[198.51.100.7]") == RELAYING_DENIED
     [target] = resolve(router, "x@[198.51.100.7]", trusted=True)
     assert target.destination == Destination(RELAY, "[198.51.100.7]")
+
+
+@pytest.mark.parametrize(
+    ("domain", "present", "expected"),
+    [
+        # Held for nobody any more: no MX, and no smarthost for everything else, gets it.
+        ("gone.example", Destination(HOLD, "gone.example"), Destination(HOLD, "gone.example")),
+        ("backup.example", Destination(HOLD, "backup.example"), Destination(HOLD, "backup.example")),
+        # What the configuration says of the domain counts.
+        ("here.example", Destination(HOLD, "here.example"), LOCAL),
+        ("held.example", Destination(HOLD, "old.example"), Destination(HOLD, "held.example")),
+        ("partner.example", Destination(HOLD, "partner.example"), Destination(RELAY, "[mx.partner.example]:25")),
+        ("a.partner.example", Destination(HOLD, "a.partner.example"), Destination(RELAY, "[mx.sub.example]:25")),
+        # What is not held goes where it goes.
+        ("gone.example", Destination(RELAY, "gone.example"), Destination(RELAY, "us@[smtp.provider.example]:587")),
+        ("held.example", Destination(RELAY, "held.example"), Destination(HOLD, "held.example")),
+    ],
+)
+def test_held_mail_leaves_only_for_where_the_configuration_says_of_its_domain(
+    directory, domain, present, expected
+) -> None:
+    routes = Routes(
+        [
+            Route("held.example", hold=True),
+            Route("backup.example", relay=True),
+            Route("partner.example", NextHop("mx.partner.example")),
+            Route(".partner.example", NextHop("mx.sub.example")),
+            Route("*", SMARTHOST),
+        ]
+    )
+    assert Router(directory, routes).rerouted(Address("x", domain), present) == expected

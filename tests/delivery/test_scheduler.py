@@ -70,6 +70,13 @@ def test_the_spool_is_rerouted_before_anything_is_claimed(schedule, spool, route
     assert [delivery.destination for _, delivery, _ in spool.history] == [THERE]
 
 
+def test_what_is_held_is_not_rerouted_to_be_relayed(schedule, spool) -> None:
+    held = Destination("hold", "ship.example")
+    spool.store(spool.make(held))
+    schedule(FakeAgent())
+    assert [delivery.destination for delivery, _ in spool.waiting.values()] == [held]
+
+
 def test_what_becomes_due_is_claimed(schedule, spool, clock) -> None:
     scheduler = schedule(FakeAgent())
     spool.store(spool.make(HERE))

@@ -1,9 +1,11 @@
 """What follows from outcomes: expiry, reports, and a spool that cannot write them down."""
 
+from dataclasses import replace
 from email import message_from_bytes
 from itertools import pairwise
 
 import pytest
+from twisted.logger import formatEvent, globalLogPublisher
 
 from mailsuite.interfaces import DirectoryUnavailable, Refused
 from mailsuite.mail.address import Address
@@ -217,3 +219,20 @@ def test_reports_are_made_one_in_a_turn(schedule, spool, clock, router) -> None:
         due[0].func(*due[0].args, **due[0].kw)
     assert len(spool.reports) == 30
     assert len(set(turns)) == 30
+
+
+@pytest.mark.parametrize("outcome", [RELAYED, LATER, REFUSED])
+def test_the_log_has_the_words_of_others_as_plain_text(schedule, spool, clock, outcome) -> None:
+    said: list[str] = []
+
+    def observe(event):
+        said.append(formatEvent(event))
+
+    schedule(FakeAgent(answering(replace(outcome, text="see \u202etxt.exe\u2066 \x1b[2J", remote="mx.example"))))
+    globalLogPublisher.addObserver(observe)
+    try:
+        spool.commit(spool.make(HERE, sender=None))
+        clock.turn()
+    finally:
+        globalLogPublisher.removeObserver(observe)
+    assert any("mx.example: see  txt.exe   [2J" in line for line in said)

@@ -254,7 +254,7 @@ class FakeAuthenticator:
             return user.password.encode()
         return derive_scram_secret(user.password, salt=b"sixteen octets..", iterations=4096)
 
-    async def authorize(self, authcid: str, authzid: str) -> Identity:
+    async def authorize(self, authcid: str, authzid: str, *, external: bool) -> Identity:
         await self.pace.step()
         return self._identity(authcid, authzid)
 

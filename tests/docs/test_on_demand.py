@@ -24,7 +24,8 @@ from tests.peers.process import free_ports, run, wait_until
 PAGE = "docs/on-demand.md"
 TEXT = (ROOT / PAGE).read_text(encoding="utf-8")
 STEPS = [block.text for block in blocks(PAGE) if block.language == "sh"]
-PORTS = ("3025", "3366", "3587", "4587")
+PORTS = ("3025", "3366", "3367", "3587", "4025", "4587")
+KINDS = ("toml", "fetchmailrc")
 INSTALLING = """\
 python3 -m venv .venv
 .venv/bin/pip install --quiet .
@@ -44,7 +45,6 @@ class Clone:
         self._ports = dict(zip(PORTS, map(str, free_ports(len(PORTS))), strict=True))
         (directory / "etc").mkdir()
         (directory / "bin").mkdir()
-        shutil.copy(ROOT / "README.md", directory)
         for name in ("provider", "customer"):
             text = (ROOT / "etc" / f"{name}.toml").read_text(encoding="utf-8")
             (directory / "etc" / f"{name}.toml").write_text(self.with_ports(text), encoding="utf-8")
@@ -102,18 +102,20 @@ def test_page_is_followed_word_by_word(clone):
     assert next(steps) == INSTALLING  # which our environment stands for
 
     # 1. The provider.
-    assert "etc/provider.toml: nothing is wrong with it." in clone.do(next(steps))
+    said = clone.do(next(steps))
+    assert "etc/provider.toml: nothing is wrong with it." in said
+    assert "Note" not in said
     assert len(clone.path("etc/provider/home.password").read_text().split()) == 1
 
     # 2. The customer.
     said = clone.do(next(steps))
-    assert "etc/customer.toml: nothing is wrong with it." in said
-    assert said.endswith("added home.example\nadded me@home.example\n")
+    assert said.startswith("added home.example\nadded me@home.example\n")
+    assert said.endswith("etc/customer.toml: nothing is wrong with it.\n")
 
     # 3. The first mail.
     sending = next(steps)
     shown = clone.do(sending)
-    assert re.search(r"^home\.example +1 +\d\.\d KiB .*\(in 21 days\)", shown, re.MULTILINE), shown
+    assert re.search(r"^home\.example +1 +\d+ octets .*\(in 21 days\)", shown, re.MULTILINE), shown
     dry = clone.do("mailsuite --config etc/customer.toml pull --dry-run")
     assert dry == "provider: the login as home works; ATRN would be said for all domains\n"
     assert clone.mails() == []
@@ -122,7 +124,7 @@ def test_page_is_followed_word_by_word(clone):
     assert pulled[1:] == [path.name for path in clone.mails()]
     message = parse(clone.mails()[0])
     assert message["Return-Path"] == "<friend@sender.example>"
-    assert "# mailsuite" in clone.mails()[0].read_text(encoding="utf-8")
+    assert (message["Subject"], message.get_payload()) == ("Hello", "Are you at home?\n")
     pulling = next(steps)
     assert clone.do(pulling) == "provider: there is no mail\n"
     clone.do(sending)
@@ -143,12 +145,48 @@ def test_page_is_followed_word_by_word(clone):
     assert said == "pulls begun: provider\n"
     wait_until(lambda: len(clone.mails()) == 3, why=clone.logs)
 
+    # Another domain.
+    clone.do(indented("Another domain"))
+    to_shed = sending.replace("me@home.example", "me@shed.example")
+    wait_until(lambda: clone.try_out(to_shed).returncode == 0, why=clone.logs)
+    assert "1 message" in clone.do(pulling.splitlines()[-1])
+    assert len(list(clone.path("etc/customer/maildirs/shed.example/me/new").glob("*"))) == 1
+
     # To end both.
     clone.do(next(steps))
     wait_until(lambda: not clone.pids(), timeout=20.0, why=clone.logs)
     assert next(steps, None) is None
     assert clone.try_out("mailsuite --config etc/customer.toml pull").returncode == 75
     assert "Traceback" not in clone.logs()
+
+
+@pytest.mark.slow
+@pytest.mark.interop
+def test_fetchmail_is_the_customer_as_the_page_says(clone):
+    if shutil.which("fetchmail") is None:
+        pytest.skip("fetchmail is not installed")
+    [listener], [control] = ([block.text for block in blocks(PAGE) if block.language == kind] for kind in KINDS)
+    provider, home = clone.path("etc/provider.toml"), clone.path("etc/customer.toml")
+    provider.write_text(provider.read_text() + clone.with_ports(listener))
+    [endpoint] = re.findall(r"`(endpoint = \"tcp:4025[^`]*)`", TEXT)
+    without_pull = re.sub(r"^\[\[pull\]\]$.*?(?=^\[\[)", "", home.read_text(), flags=re.MULTILINE | re.DOTALL)
+    home.write_text(clone.with_ports(f"{without_pull}\n[[listen]]\n{endpoint}\n"))
+    clone.do(STEPS[1] + indented("fetchmail as the customer"))
+    clone.do(STEPS[2] + STEPS[5].splitlines()[0])
+    clone.do(STEPS[3].partition("mailsuite ")[0])
+    password = clone.path("etc/provider/home.password").read_text().strip()
+    clone.path("fetchmailrc").touch(mode=0o600)
+    clone.path("fetchmailrc").write_text(clone.with_ports(control.replace("THE PASSWORD", password)))
+    clone.do("HOME=. FETCHMAILHOME=. fetchmail --fetchmailrc fetchmailrc --nosyslog --nodetach")
+    wait_until(clone.mails, why=clone.logs)
+    assert parse(clone.mails()[0])["Subject"] == "Hello"
+    assert "Traceback" not in clone.logs()
+
+
+def indented(heading: str) -> str:
+    """The indented commands of a section of the page."""
+    section = TEXT.partition(f"## {heading}\n")[2].partition("\n## ")[0]
+    return "".join(f"{line}\n" for line in re.findall(r"^    (mailsuite .*)$", section, re.MULTILINE))
 
 
 @pytest.mark.parametrize("name", ["provider", "customer"])

@@ -208,6 +208,24 @@ def test_client_that_does_not_wait_for_the_offset_is_refused_for_now() -> None:
     assert server.contents() == [TEXT]
 
 
+def test_quit_in_one_piece_with_the_end_says_nothing_of_it() -> None:
+    """It was said before there was an answer: if that is lost, the client asks by the name what became of it."""
+    server = Server()
+    client = server.connect()
+    client.offset(b"1@c")
+    client.say(RCPT)
+    [octets] = by_chunks(len(TEXT))(TEXT)
+    # The answers to both of these are written before anything more is read.
+    answers = client.say(octets + b"MAIL FROM:<fred@example.org> TRANSID=<2@c>\r\n" + RCPT)
+    assert answers[0].startswith(b"250 2.0.0 Queued")
+    answers = client.say(octets + b"QUIT\r\n")
+    assert [answer[:3] for answer in answers] == [b"250", b"221"]
+    again = server.connect()
+    assert again.offset(b"1@c") == 0
+    again.say(b"RSET\r\n")
+    assert again.offset(b"2@c") == len(TEXT)
+
+
 def test_quit_says_that_all_was_heard() -> None:
     server = Server()
     first = server.connect()

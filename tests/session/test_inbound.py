@@ -196,7 +196,7 @@ class NoDirectory:
     async def secret(self, authcid: str, kind: SecretKind) -> None:
         raise DirectoryUnavailable("locked")
 
-    async def authorize(self, authcid: str, authzid: str) -> Identity:
+    async def authorize(self, authcid: str, authzid: str, *, external: bool) -> Identity:
         raise ZeroDivisionError("a defect")
 
 

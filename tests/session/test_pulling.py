@@ -307,7 +307,7 @@ def test_etrn_that_is_not_offered():
 class Turn:
     """A customer's side on a wire in memory, up to where the line has been turned."""
 
-    def __init__(self, *, pace=None, behind=b"", **offer):
+    def __init__(self, *, pace=None, behind=b"", asked=(), **offer):
         self.pace = pace or Pace()
         self.spool = FakeSpool(self.pace)
         self.told: list[PullProgress] = []
@@ -315,7 +315,10 @@ class Turn:
         made = Offer("ship.example.org", **offer)
         self.door = Door("ship.example.org", made, made, router, self.spool, lambda: 1_700_000_000.0)
         self.session = session_for(
-            turn=self.door.for_turn(frozenset({"example.net"}), HOST).open, tls="none", progress=self.told.append
+            turn=self.door.for_turn(frozenset({"example.net"}), HOST).open,
+            tls="none",
+            progress=self.told.append,
+            domains=asked,
         )
         self.side = Side(self.session, self.session.core())
         self.say(b"220 hi\r\n")
@@ -418,10 +421,50 @@ def test_what_we_refuse_is_told(turn):
     turn.say(HELLO)
     turn.say(MAIL + CONTENT)
     turn.say(b"MAIL FROM:<ann@example.org>\r\n")
-    assert turn.say(b"RCPT TO:<anna@elsewhere.example>\r\n").startswith(b"550 5.7.1")
+    assert turn.say(b"RCPT TO:<anna@elsewhere.example>\r\n").startswith(b"450 4.7.1")
     turn.say(QUIT)
     assert (turn.end.result, turn.end.messages, turn.end.refusals) == (PullResult.MAIL, 1, 1)
-    assert turn.end.text.startswith("we have refused 1 command, the last with 550 5.7.1")
+    assert turn.end.text.startswith("we have refused 1 command, the last with 450 4.7.1")
+    assert "; elsewhere.example is not ours here: add it by `mailsuite domain add elsewhere.example`" in turn.end.text
+    assert turn.end.text.endswith(", or give it a [[route]]")
+
+
+@pytest.mark.parametrize(
+    ("recipients", "text"),
+    [
+        (["anna@new.example", "bob@other.example"], "new.example is not ours here: add it by `mailsuite domain add"),
+        (["nobody@example.net", "anna@new.example"], "new.example is not ours here: add it by `mailsuite domain add"),
+        (["nobody@example.net"], "the first recipient was at example.net: see who has mailboxes there"),
+    ],
+)
+def test_a_turn_in_which_all_was_refused_is_not_one_without_mail(turn, recipients, text):
+    turn.say(HELLO)
+    for recipient in recipients:
+        turn.say(b"MAIL FROM:<ann@example.org>\r\n")
+        assert turn.say(b"RCPT TO:<%s>\r\n" % recipient.encode())[:3] in (b"450", b"550")
+        turn.say(b"RSET\r\n")
+    turn.say(QUIT)
+    assert (turn.end.result, turn.end.messages, turn.end.refusals) == (PullResult.REFUSED, 0, len(recipients))
+    assert not turn.end.result.is_success
+    assert f"; {text}" in turn.end.text
+
+
+def test_a_recipient_whose_domain_was_not_asked_for_is_told_as_such():
+    turn = Turn(asked=("example.net",))
+    turn.say(HELLO)
+    turn.say(b"MAIL FROM:<ann@example.org>\r\nRCPT TO:<anna@new.example>\r\n")
+    turn.say(QUIT)
+    assert turn.end.text.endswith("; new.example was not asked for: add it to `domains` of the pull")
+
+
+def test_each_refusal_is_progress(turn):
+    turn.say(HELLO)
+    turn.say(b"MAIL FROM:<ann@example.org>\r\n")
+    before = len(turn.told)
+    turn.say(b"RCPT TO:<anna@new.example>\r\n")
+    assert len(turn.told) == before + 1
+    turn.say(b"NOOP\r\n")
+    assert len(turn.told) == before + 1
 
 
 def test_a_full_disk_leaves_the_rest_there(turn):

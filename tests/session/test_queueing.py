@@ -129,9 +129,10 @@ def test_refusals_are_logged_for_the_operator():
     lines: list[str] = []
     answers(refusing(replies.NO_MAIL), LOGIN + b"|ATRN ship.example.org\r\n", log=lines.append)
     answers(refusing(replies.ETRN_NOT_ALLOWED), HELLO + b"|ETRN #uucp\r\n", log=lines.append)
-    assert lines == [
-        "refused: ATRN ship.example.org as ship of 192.0.2.1: 453 4.0.0 You have no mail",
+    answers(refusing(replies.ATRN_REFUSED), LOGIN + b"|ATRN ship.example.org\r\n", log=lines.append)
+    assert lines == [  # that there is no mail is no refusal
         "refused: ETRN #uucp of 192.0.2.1: 459 4.7.1 This node is not allowed",
+        f"refused: ATRN ship.example.org as ship of 192.0.2.1: {replies.ATRN_REFUSED}",
     ]
 
 

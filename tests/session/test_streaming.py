@@ -458,3 +458,54 @@ def test_turn_between_our_own_sides_may_break_at_every_octet(first):
         assert Counter(site.received) == dict.fromkeys([*(f"q{n}" for n in range(4)), *("new" for _ in new)], 1)
         repeated += arrived - len(settled)
     assert repeated > 100  # they had arrived, unnoticed
+
+
+# ------------------------------------------------------------------------------------------------- a full disk
+
+
+def _full_while(is_full):
+    """Refuse MAIL while `is_full()`, with what follows it."""
+    return lambda event: Reply.make(452, "4.3.1", "Disk full") if isinstance(event, Mail) and is_full() else None
+
+
+def test_full_disk_stops_content_from_being_said_ahead():
+    memory = Memory()
+    seen: Counter[type] = Counter()
+
+    def is_full():
+        seen[Mail] += 1
+        return seen[Mail] > 1
+
+    run, conversation = hold(memory, some(150), refuse=_full_while(is_full))
+    assert [run.results(f"q{n}") for n in range(150)] == [["relayed"]] + [["delayed"]] * 149
+    # What was under way when the first such answer came, and nothing after it.
+    assert conversation.said.count(b"BDAT ") <= 1 + 50
+
+
+def test_deliveries_are_taken_one_by_one_from_a_full_disk_until_one_has_room():
+    asked: list[int] = []
+
+    class Looking(ListedRun):
+        async def next(self):
+            asked.append(conversation.core.outstanding)
+            return await super().next()
+
+    mails: Counter[str] = Counter()
+
+    def is_full():
+        mails["said"] += 1
+        return 1 < mails["said"] <= 60
+
+    run = Looking(*some(200))
+    conversation = BreakingConversation(RememberingServer(Memory(), _full_while(is_full)))
+    finish(RelaySession(run, RelaySettings("relay.example.org", HOP))(conversation))
+    assert [run.results(f"q{n}") for n in (0, 1, 59, 60, 199)] == [
+        ["relayed"],
+        ["delayed"],
+        ["delayed"],
+        ["relayed"],
+        ["relayed"],
+    ]
+    assert asked[52:61] == [0] * 9  # nothing is under way when it is asked for another one
+    assert max(asked[70:]) > 4 * 40  # and then the line is filled again
+    assert conversation.trips < 100

@@ -83,12 +83,14 @@ class Accounts:
     async def check_password(self, authcid: str, authzid: str, password: bytes) -> Identity:
         if password != b"secret":
             raise UnauthorizedLogin
-        return Identity(authcid, customer=authcid if authcid == "ship" else None)
+        if authcid != "ship":
+            return Identity(authcid)
+        return Identity("ship", frozenset({"@ship.example.org", "@crew.example.org", "@example.org"}), "ship")
 
     async def secret(self, authcid: str, kind: SecretKind) -> None:
         return None
 
-    async def authorize(self, authcid: str, authzid: str) -> Identity:
+    async def authorize(self, authcid: str, authzid: str, *, external: bool) -> Identity:
         raise UnauthorizedLogin
 
 

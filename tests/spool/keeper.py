@@ -23,6 +23,11 @@ from tests.spool.pump import Pump
 ENVELOPE = Envelope(Address("joe", "example.net"))
 
 
+def own(name: str) -> str:
+    """What is kept under a name is somebody's own: nobody else's makes it go."""
+    return f"1@client.example account {name}"
+
+
 def say(*words: object) -> None:
     os.write(1, (" ".join(map(str, words)) + "\n").encode())
 
@@ -38,10 +43,10 @@ async def live(spool: SqliteSpool, choice: random.Random, name: str) -> None:
     """Begin messages whose line breaks, and resume them until they are whole."""
     while True:
         say("T", name)
-        part = await spool.resume(name)
+        part = await spool.resume(own(name))
         if isinstance(part, Completed):
             if choice.random() < 0.5:
-                await spool.heard([name])
+                await spool.heard([own(name)])
             else:
                 name += "x"
             continue
@@ -56,18 +61,18 @@ async def live(spool: SqliteSpool, choice: random.Random, name: str) -> None:
         await write(draft, content[size:end])
         if end == len(content):
             named = choice.random() < 0.7
-            await draft.commit(ENVELOPE, targets_of(queue_id), name=name if named else None, received=end)
+            await draft.commit(ENVELOPE, targets_of(queue_id), name=own(name) if named else None, received=end)
             say("C", queue_id)
             if named:
                 say("N", name, queue_id, end)
                 if choice.random() < 0.5:
                     name += "y"  # this one stays as it is
             continue
-        await spool.keep(draft, name, ENVELOPE, targets_of(queue_id), end)
+        await spool.keep(draft, own(name), ENVELOPE, targets_of(queue_id), end)
         say("K", name, queue_id, end)
         if choice.random() < 0.1:
             say("T", name)
-            await spool.forget(name)
+            await spool.forget(own(name))
         elif choice.random() < 0.2:
             name += "x"  # this one stays as it is
 

@@ -13,7 +13,7 @@ from mailsuite.mail.route import HOLD
 from mailsuite.spool.sqlite import SqliteSpool
 from tests.spool.committer import DESTINATIONS, SPILL, content_of, targets_of
 from tests.spool.conftest import check_whole
-from tests.spool.keeper import ENVELOPE
+from tests.spool.keeper import ENVELOPE, own
 from tests.spool.pump import Pump
 
 ROOT = Path(__file__).parents[2]
@@ -49,7 +49,7 @@ def look(
     completed: dict[str, tuple[str, int]] = {}
     finished: set[str] = set()
     for name in names:
-        part = pump.run(spool.resume(name))
+        part = pump.run(spool.resume(own(name)))
         if part is None:
             continue
         if isinstance(part, Completed):

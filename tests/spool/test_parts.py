@@ -122,12 +122,12 @@ def test_old_parts_are_swept_in_bites(monkeypatch: pytest.MonkeyPatch, pump: Pum
 def test_parts_beyond_the_bounds_leave_no_file(pump: Pump, directory: Path) -> None:
     spool = SqliteSpool(directory, pump, spill=SPILL, partials_count=2, partials_octets=3 * len(LARGE))
     pump.run(spool.start())
-    first = keep(pump, spool, "a", LARGE)
-    keep(pump, spool, "b", LARGE * 3)
-    second = keep(pump, spool, "b", LARGE)
-    keep(pump, spool, "c", SMALL)
+    keep(pump, spool, "a", LARGE)
+    first = keep(pump, spool, "b", LARGE)
+    keep(pump, spool, "c", LARGE * 4)
+    second = keep(pump, spool, "c", LARGE)
     pump.until(lambda: listed(directory) == sorted([first, second]))
-    assert kept(directory) == [("a", 1), ("b", 1)]
+    assert kept(directory) == [("b", 1), ("c", 1)]
     pump.run(spool.stop())
 
 

@@ -2,6 +2,9 @@
 
 import os
 import signal
+import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -129,3 +132,13 @@ def test_process_that_cannot_be_started_is_replaced_by_a_thread(
     pump.run(draft.commit(Envelope(None), TARGETS))
     assert pump.run(spool.count()) == 1
     pump.run(spool.stop())
+
+
+@pytest.mark.parametrize("database", ["queue.db", "nowhere/queue.db"])
+def test_process_whose_server_was_killed_while_it_began_ends_in_silence(database: str, tmp_path: Path) -> None:
+    ours, theirs = socket.socketpair()
+    theirs.close()
+    with ours:
+        command = [sys.executable, "-m", "mailsuite.spool.worker", str(tmp_path / database)]
+        done = subprocess.run(command, stdin=ours, capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

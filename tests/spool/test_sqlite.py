@@ -325,9 +325,9 @@ def test_reroute_goes_through_the_queue_in_pieces(
         put(pump, spool, *[RELAY] * (number % 4 + 1))
     asked: list[Any] = []
 
-    def choose(address: Any) -> Destination:
+    def choose(address: Any, present: Destination) -> Destination:
         asked.append(address)
-        return OTHER if len(asked) % 5 == 0 else RELAY
+        return OTHER if len(asked) % 5 == 0 else present
 
     waiting = sum(number % 4 + 1 for number in range(50))
     assert pump.run(spool.reroute(choose)) == waiting // 5
@@ -340,7 +340,7 @@ def test_what_is_claimed_while_routes_are_asked_stays_where_it_is(pump: Pump, sp
     put(pump, spool, RELAY)
     taken: list[Delivery] = []
 
-    def choose(_: Any) -> Destination:
+    def choose(*_: Any) -> Destination:
         taken.extend(pump.run(spool.claim(RELAY, 1)))
         return OTHER
 
@@ -352,5 +352,5 @@ def test_what_is_claimed_while_routes_are_asked_stays_where_it_is(pump: Pump, sp
 def test_route_that_cannot_be_chosen_ends_the_rerouting(pump: Pump, spool: SqliteSpool) -> None:
     put(pump, spool, RELAY)
     with pytest.raises(ZeroDivisionError):
-        pump.run(spool.reroute(lambda _: 1 / 0))  # type: ignore[arg-type, return-value]
+        pump.run(spool.reroute(lambda *_: 1 / 0))  # type: ignore[arg-type, return-value]
     assert [destination for destination, _ in pump.run(spool.destinations())] == [RELAY]

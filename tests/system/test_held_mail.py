@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from mailsuite.accounts.customers import CustomersFile
+from mailsuite.mail.customer import Customer
 from tests.instance import PASSWORD
 from tests.peers.process import LOOPBACK, wait_until
 
@@ -57,6 +59,24 @@ def test_mail_is_held_over_a_restart_until_it_is_asked_for(provide, site) -> Non
     wait_until(lambda: etrn(provider)[0] == 251)
 
 
+def test_mail_of_a_customer_that_is_taken_away_waits_for_it_over_restarts(provide, site) -> None:
+    provider = provide({"on_demand.etrn_interval": 0, "retry.expire": 0})
+    send(provider, "alice@ship.test", messages=3)
+    customers, provider.customers = provider.customers, ()
+    provider.routes = [{"domain": "*", "next_hop": f"{LOOPBACK}:{site.smtp_port}"}]  # where nobody is
+    for restarts in (1, 2):  # without the customer, and with it again
+        provider.stop()
+        provider.configure()
+        provider.start()
+        send(provider, "alice@provider.test")
+        provider.wait_for("alice", restarts)  # and nothing came back
+        provider.customers = customers
+    site.start()
+    assert b"3 pending" in etrn(provider)[1]
+    site.wait_for("alice", 3)
+    assert len(provider.messages("alice")) == 2
+
+
 def test_strangers_learn_at_once_who_is_not_there(provide) -> None:
     program = "import sys; sys.exit(sys.argv[1] != 'alice@ship.test')"
     provider = provide(recipients="command", recipients_command=[sys.executable, "-c", program])
@@ -85,8 +105,12 @@ def test_a_quota_refuses_for_now(provide) -> None:
 
 
 def test_mail_that_nobody_collects_goes_back(provide) -> None:
-    provider = provide(hold_time=1)
-    send(provider, "alice@ship.test")
+    provider = provide()
+    provider.stop()
+    with CustomersFile(provider.data / "accounts.db") as customers:  # which takes less than an operator may say
+        customers.add_customer(Customer("boat", ("boat.test",), hold_time=1.0), None)
+    provider.start()
+    send(provider, "alice@boat.test")
     provider.stop()
     provider.start()
     [report] = provider.wait_for("alice", 1)

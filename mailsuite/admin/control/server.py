@@ -22,12 +22,12 @@ from mailsuite.admin.control.language import Ended, NetworkUp, Ping, Progressed,
 from mailsuite.admin.control.place import NAME, ControlError, cannot_be_made, remove_stale, short_path
 from mailsuite.delivery.provider_line import Progress
 from mailsuite.delivery.puller import UnknownPull
-from mailsuite.delivery.tasks import Tasks
 from mailsuite.session.pulling import PullEnd, PullProgress, PullStage
 
 _log = Logger()
 
 _PROGRESS_EVERY: Final = 0.2  # seconds
+MOST_CONNECTIONS: Final = 32
 _LONGEST_TEXT: Final = 2000  # characters; a value of AMP has at most 65535 octets
 
 
@@ -41,15 +41,18 @@ class Pulls(Protocol):
     async def pull(self, name: str, *, dry_run: bool = False, progress: Progress | None = None) -> PullEnd:
         """See `mailsuite.delivery.puller.Puller.pull`."""
 
+    def network_up(self) -> list[str]:
+        """See `mailsuite.delivery.puller.Puller.network_up`."""
+
 
 class _Served(amp.AMP):
     """One command's connection, at the server's end."""
 
-    def __init__(self, pulls: Pulls, seconds: Callable[[], float]) -> None:
+    def __init__(self, pulls: Pulls, seconds: Callable[[], float], over: Callable[[_Served], object]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._pulls = pulls
         self._seconds = seconds
-        self._tasks = Tasks()
+        self._over = over
         self._waiting: set[Deferred[Any]] = set()
         self._lost = False
 
@@ -63,18 +66,14 @@ class _Served(amp.AMP):
 
     @NetworkUp.responder
     def network_up(self) -> dict[str, Any]:
-        for name in self._pulls.names:
-            self._tasks.start(self._begin(name), f"the pull {name}")  # the puller logs its end
-        return {"names": self._pulls.names}
+        return {"names": self._pulls.network_up()}  # the puller logs how they end
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._lost = True
         super().connectionLost(reason)  # type: ignore[no-untyped-call]
         for waiting in list(self._waiting):
             waiting.cancel()  # the pull goes on
-
-    async def _begin(self, name: str) -> None:
-        await self._pulls.pull(name)
+        self._over(self)
 
     async def _pull(self, names: Sequence[str], *, dry_run: bool) -> dict[str, Any]:
         unknown = [name for name in names if name not in self._pulls.names]
@@ -140,13 +139,15 @@ class _Served(amp.AMP):
 
         def over(result: Any) -> Any:  # noqa: ANN401 - passed on
             self._waiting.discard(waiting)
+            if self._lost and isinstance(result, Failure) and result.check(CancelledError):  # type: ignore[no-untyped-call]
+                return {}  # nobody hears it
             return result
 
         return waiting.addBoth(over)
 
 
 class _ServedFactory(Factory):
-    """Serves commands."""
+    """Serves commands, so many at once: whoever may open the socket shall not use up our descriptors."""
 
     noisy = False
 
@@ -155,8 +156,11 @@ class _ServedFactory(Factory):
         self._seconds = seconds
         self.connections: set[_Served] = set()
 
-    def buildProtocol(self, addr: object) -> TwistedProtocol:
-        served = _Served(self._pulls, self._seconds)
+    def buildProtocol(self, addr: object) -> TwistedProtocol | None:
+        if len(self.connections) >= MOST_CONNECTIONS:
+            _log.warn("the control socket has {count} connections already", count=len(self.connections))
+            return None
+        served = _Served(self._pulls, self._seconds, self.connections.discard)
         self.connections.add(served)
         return served
 
@@ -170,6 +174,11 @@ class Control(Service):
         self._factory = _ServedFactory(pulls, reactor.seconds)
         self._port: Any = None
         self._held = ExitStack()  # the path, for as long as it is listened at
+
+    @property
+    def connections(self) -> frozenset[amp.AMP]:
+        """Those of commands, at present."""
+        return frozenset(self._factory.connections)
 
     def startService(self) -> None:
         super().startService()  # type: ignore[no-untyped-call]
@@ -185,15 +194,14 @@ class Control(Service):
     def _listen(self) -> None:
         remove_stale(self._path)
         path = self._held.enter_context(short_path(self._path))
-        before = os.umask(0o177)  # nobody shall open it before its mode is set
         try:
+            # Its mode is set before it is listened at: until then nobody is let in, whoever may open it. A umask would
+            # be that of the whole process, in which threads write files.
             self._port = self._reactor.listenUNIX(path, self._factory, mode=0o600)
         except (CannotListenError, OSError) as error:
             self._held.close()
             reason = getattr(error, "socketError", error)
             raise cannot_be_made(self._path, reason) from None
-        finally:
-            os.umask(before)
 
     async def _stop(self) -> None:
         port, self._port = self._port, None
@@ -204,10 +212,9 @@ class Control(Service):
             except OSError as error:
                 _log.info("{path}: {reason}", path=str(self._path), reason=error.strerror or error)
         self._held.close()
-        for served in self._factory.connections:
+        for served in list(self._factory.connections):
             if served.transport is not None:
                 served.transport.loseConnection()
-        self._factory.connections.clear()
 
 
 def _is_cancelled(failure: Failure) -> None:

@@ -49,7 +49,7 @@ class IsWalk(Protocol):
 
 @click.group()
 def doctor() -> None:
-    """Find out what is wrong with on-demand mail relay, and what cures it.
+    """Find out what is wrong with on-demand relay.
 
     The whole chain is walked in order, a line for each step. It ends at the first thing that is wrong, with status 1.
     """

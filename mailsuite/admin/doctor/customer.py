@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 from mailsuite.admin.doctor.findings import Walk, split
@@ -51,7 +52,8 @@ class CustomerWalk:
     def _look_at_configuration(self) -> Sequence[PullPlan]:
         walk = self._walk
         if not self._settings.pull:
-            raise walk.wrong("configuration", f"{self._source} has no pulls", "add a [[pull]] table for each provider")
+            cure = "add a [[pull]] table for each provider, or name another configuration with --config"
+            raise walk.wrong("configuration", f"there are no pulls in {self._source}", cure)
         step = "passwords"
         try:
             plans = make_plans(self._settings)
@@ -60,13 +62,6 @@ class CustomerWalk:
         except StartError as error:
             raise walk.wrong(step, *split(str(error))) from None
         walk.ok("configuration", self._source)
-        for plan in plans:
-            if plan.username is not None and not plan.password:
-                raise walk.wrong(
-                    "passwords",
-                    f"the first line of the password file of pull {plan.name} is empty",
-                    f"write the password of {plan.username} there",
-                )
         walk.ok("passwords", f"there for {', '.join(plan.name for plan in plans)}")
         return plans
 
@@ -85,16 +80,22 @@ class CustomerWalk:
         walk.ok("DNS", f"{host}: {', '.join(addresses)}" if list(addresses) != [host] else f"{host} is an address")
         place = Place(host, plan.port, plan.tls, plan.tls == "implicit")
         seen = await self._network.visit(place)
-        self._judge_line(plan, place, seen)
+        await self._judge_line(plan, place, seen)
         self._judge_offer(plan, place, seen)
         if plan.tls != "none":
             self._judge_tls(plan, place, seen)
 
-    def _judge_line(self, plan: PullPlan, place: Place, seen: Seen) -> None:
+    async def _judge_line(self, plan: PullPlan, place: Place, seen: Seen) -> None:
         walk = self._walk
         if seen.reached < Reached.CONNECTED:
             if plan.tls == "implicit" and _is_of_certificate(seen.trouble):
                 raise walk.wrong("TLS", f"{place}: {seen.trouble}", self._cure_of_certificate(seen.trouble))
+            if plan.tls == "implicit" and await self._is_other_way(place):
+                raise walk.wrong(
+                    "TLS",
+                    f"{place}: TLS from the first octet has failed",
+                    f'the port speaks STARTTLS: set tls = "verified" in pull {plan.name}, or give the right port',
+                )
             raise walk.wrong(
                 "connection",
                 f"cannot connect to {plan.host}: {seen.trouble}",
@@ -102,10 +103,19 @@ class CustomerWalk:
             )
         walk.ok("connection", str(place))
         if seen.reached < Reached.GREETED:
-            raise walk.wrong("greeting", f"{place}: {seen.trouble}", _LATER)
+            cure = _LATER
+            if seen.reply is None and plan.tls != "implicit" and await self._is_other_way(place):
+                cure = f'the port speaks TLS from the first octet: set tls = "implicit" in pull {plan.name}'
+            raise walk.wrong("greeting", f"{place}: {seen.trouble}", cure)
         walk.ok("greeting", seen.greeting)
         if seen.reached < Reached.HEARD:
             raise walk.wrong("EHLO", f"{place}: {seen.trouble}", "see whether the port is that of a mail server")
+
+    async def _is_other_way(self, place: Place) -> bool:
+        """Whether the port speaks plainly where TLS was begun at once, or the other way round."""
+        other = replace(place, tls="required" if not place.implicit else "none", implicit=not place.implicit)
+        seen = await self._network.visit(other)
+        return seen.plain is not None and (other.implicit or seen.plain.starttls)
 
     def _judge_offer(self, plan: PullPlan, place: Place, seen: Seen) -> None:
         keyword = "ETRN" if plan.etrn else "ATRN"
@@ -138,7 +148,11 @@ class CustomerWalk:
         if plan.tls == "required" and faults:
             # It asks for encryption only: whoever is between could be the provider.
             worst = next(iter(faults.values()))
-            walk.warn("certificate", f"{worst}, and not looked at", 'have a good one there, and set tls = "verified"')
+            walk.warn(
+                "certificate",
+                f"{worst}, and not looked at",
+                f'have the provider get one from an authority for {plan.host}, then set tls = "verified"',
+            )
         elif Fault.EXPIRES_SOON in faults:
             walk.warn("certificate", faults[Fault.EXPIRES_SOON], "tell the provider")
         else:
@@ -161,8 +175,8 @@ class CustomerWalk:
                 cure = _LATER
             elif end.stage is PullStage.AUTH:
                 cure = (
-                    f"see username and password of pull {plan.name}; the provider gives a new one by `mailsuite "
-                    f"customer passwd {plan.username}`"
+                    f"see whether {plan.username} is the customer's name there (the provider: `mailsuite customer "
+                    f"list`) and the password of pull {plan.name} its own (a new one: `mailsuite customer passwd NAME`)"
                 )
             else:
                 cure = "ask the provider"
@@ -178,21 +192,25 @@ class CustomerWalk:
         try:
             local = self._site.domains()
         except DirectoryUnavailable as error:
-            raise walk.wrong(
-                "accounts", str(error), "run this as the user who serves, or as root, and mend what it names"
-            ) from None
+            cure = "run this as the user who serves, or as root, and mend what it names"
+            raise walk.wrong("accounts", *split(str(error), cure)) from None
         if not plan.domains and not local and not any(route.domain != "*" for route in self._settings.route):
             raise walk.wrong(
                 step, "there are none here, so all that comes is refused", "add yours by `mailsuite domain add DOMAIN`"
             )
         for domain in plan.domains:
-            if domain not in local and not _is_routed(routes, domain):
+            if domain not in local and not routes.names(domain):
                 raise walk.wrong(
                     step,
                     f"{domain} is asked for in pull {plan.name}, and neither local nor routed here",
                     f"add it by `mailsuite domain add {domain}`, or give it a [[route]]",
                 )
-        walk.ok(step, ", ".join(plan.domains or sorted(local)) or "by routes")
+        if not plan.domains and not local:
+            walk.warn(
+                step, "none is local here: only what has a [[route]] of its own is taken", "see whether that is all"
+            )
+        else:
+            walk.ok(step, ", ".join(plan.domains or sorted(local)))
         if plan.etrn and not any(listen.service == "smtp" for listen in self._settings.listen):
             raise walk.wrong(
                 "listeners",
@@ -202,12 +220,13 @@ class CustomerWalk:
 
     async def _look_at_push(self, plan: PullPlan, routes: Routes) -> None:
         walk, step = self._walk, "smarthost"
-        destinations = routes.destinations_at(plan.host)
+        destinations = routes.destinations_at(plan.smarthost)
         if not destinations:
             raise walk.wrong(
                 step,
-                f"pull {plan.name} pushes, and no [[route]] leads to {plan.host}",
-                f'add one with domain = "*" and next_hop = "{plan.host}:587", or take `push` out',
+                f"pull {plan.name} pushes, and no [[route]] leads to {plan.smarthost}",
+                f'add one with domain = "*" and next_hop = "{plan.smarthost}:587", or name the host of yours in '
+                "push_host, or take `push` out",
             )
         for destination in destinations:
             hop = routes.next_hop(destination)
@@ -231,12 +250,6 @@ class CustomerWalk:
         elif _is_of_certificate(seen.trouble):
             cure = self._cure_of_certificate(seen.trouble)
         raise walk.wrong(step, f"{place}: {seen.trouble}", cure)
-
-
-def _is_routed(routes: Routes, domain: str) -> bool:
-    """Whether a domain has a route of its own: that of all others leads back to where its mail comes from."""
-    route = routes.route(domain)
-    return route is not None and route.pattern != "*"
 
 
 def _is_of_certificate(trouble: str | None) -> bool:

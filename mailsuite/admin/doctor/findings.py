@@ -55,7 +55,7 @@ class Walk:
         return Wrong(Finding(step, Verdict.WRONG, text, cure))
 
 
-def split(sentence: str) -> tuple[str, str]:
-    """What is wrong, and its cure, of a sentence that has both."""
+def split(sentence: str, otherwise: str = "mend that, and see by `mailsuite check`") -> tuple[str, str]:
+    """What is wrong, and its cure, of a sentence that has both; `otherwise` is the cure of one that has none."""
     text, semicolon, cure = sentence.rpartition("; ")
-    return (text, cure) if semicolon else (sentence, "mend that, and see by `mailsuite check`")
+    return (text, cure) if semicolon else (sentence, otherwise)

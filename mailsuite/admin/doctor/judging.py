@@ -12,6 +12,7 @@ from service_identity.cryptography import verify_certificate_hostname, verify_ce
 
 from mailsuite.mail.address import domain_key
 from mailsuite.net.addresses import parse_address
+from mailsuite.net.certificates import names_in
 
 _SOON: Final = timedelta(days=14)
 
@@ -35,7 +36,7 @@ def faults_of(certificate: x509.Certificate, host: str, now: float) -> dict[Faul
     if moment < certificate.not_valid_before_utc:
         faults[Fault.NOT_YET] = f"it is not valid before {_day(certificate.not_valid_before_utc)}"
     if not _is_for(certificate, host):
-        faults[Fault.OTHER_NAME] = f"it is not for {host}"
+        faults[Fault.OTHER_NAME] = f"it is not for {host}, but for {names_in(certificate)}"
     if Fault.EXPIRED not in faults and certificate.not_valid_after_utc < moment + _SOON:
         faults[Fault.EXPIRES_SOON] = f"it expires on {_day(certificate.not_valid_after_utc)}"
     if certificate.issuer == certificate.subject:

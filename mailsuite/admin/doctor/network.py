@@ -62,6 +62,7 @@ class Network:
             self._in_thread,
             LineSettings(settings.hostname, settings.relay.source_address),
             addresses=self._resolver.addresses,
+            clock=reactor,
         )
 
     async def addresses(self, host: str) -> Sequence[str]:

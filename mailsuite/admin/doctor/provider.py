@@ -18,9 +18,11 @@ from mailsuite.admin.doctor.network import AsksAround
 from mailsuite.admin.doctor.site import IsHere, KnownCustomer
 from mailsuite.admin.doctor.visit import Place, Reached, Seen
 from mailsuite.config import Listen, Settings
+from mailsuite.delivery.on_demand.programs import fault_of
 from mailsuite.delivery.retry import span
 from mailsuite.interfaces import DirectoryUnavailable, SpoolError
 from mailsuite.mail.address import domain_key
+from mailsuite.mail.customer import RecipientRule
 from mailsuite.net.resolver import NULL_MX, DnsFailure
 from mailsuite.service import StartError, preflight
 from mailsuite.service.endpoints import place_of
@@ -88,13 +90,18 @@ class ProviderWalk:
         try:
             customers = self._site.customers()
         except DirectoryUnavailable as error:
-            raise self._walk.wrong(
-                "accounts", str(error), "run this as the user who serves, or as root, and mend what it names"
-            ) from None
+            cure = "run this as the user who serves, or as root, and mend what it names"
+            raise self._walk.wrong("accounts", *split(str(error), cure)) from None
         if not customers:
             raise self._walk.wrong(step, "there are none", "add one by `mailsuite customer add NAME --domain DOMAIN`")
         for known in customers:
             customer = known.customer
+            if customer.recipients is RecipientRule.COMMAND:
+                fault = fault_of(customer.recipients_command)
+                if fault is not None:
+                    raise self._walk.wrong(
+                        step, *split(f"{customer.name}: the command that knows its recipients cannot run: {fault}")
+                    )
             if known.has_password:
                 continue
             cure = (

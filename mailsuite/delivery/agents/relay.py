@@ -25,6 +25,7 @@ from zope.interface import implementer
 from mailsuite.delivery.next_hops import Unroutable
 from mailsuite.delivery.tasks import uncancelled
 from mailsuite.interfaces import IDeliveryAgent, INextHops, IQueueRun
+from mailsuite.mail.password_file import PasswordUnreadable, read_password
 from mailsuite.mail.queue import Delivery, Outcome, Result
 from mailsuite.mail.route import RELAY, Destination, NextHop
 from mailsuite.mail.status import EnhancedStatus
@@ -38,6 +39,7 @@ from mailsuite.wire.core import Core
 _NO_ANSWER: Final = EnhancedStatus(4, 4, 1)  # RFC 3463 section 3.5
 _DIRECTORY_FAILURE: Final = EnhancedStatus(4, 4, 3)
 _UNABLE_TO_ROUTE: Final = EnhancedStatus(5, 4, 4)
+_CONFIGURATION: Final = EnhancedStatus(4, 3, 5)  # "System incorrectly configured", section 3.4
 _TLS_FAILED: Final = EnhancedStatus(4, 7, 5)  # "Cryptographic failure", section 3.8
 _NO_HOST: Final = Outcome(Result.DEFERRED, EnhancedStatus(4, 4, 4), "No host could be tried")
 
@@ -161,9 +163,12 @@ class RelayAgent:
         configured = _is_configured(run.destination)
         outcomes: list[Outcome] = []
         try:
-            hops = await self._next_hops.find(run.destination)
+            hops = [await self._with_password(hop) for hop in await self._next_hops.find(run.destination)]
         except Unroutable as unroutable:
             run.fail(unroutable.outcome)
+            return
+        except PasswordUnreadable as error:
+            run.fail(Outcome(Result.DEFERRED, _CONFIGURATION, str(error)))
             return
         async for hop, address in self._places(hops, outcomes):
             outcome = await self._attempt(run, hop, address)
@@ -171,6 +176,12 @@ class RelayAgent:
                 return
             outcomes.append(outcome)
         run.fail(_sum_up(outcomes, defer=configured))
+
+    async def _with_password(self, hop: NextHop) -> NextHop:
+        """A next hop with the password that its file has now. Raises `PasswordUnreadable`."""
+        if hop.password_file is None:
+            return hop
+        return replace(hop, password=await self._in_thread(read_password, hop.password_file))
 
     async def _places(self, hops: Sequence[NextHop], outcomes: list[Outcome]) -> AsyncIterator[tuple[NextHop, str]]:
         """Hosts and addresses in their order; what the DNS has to say against a host goes to `outcomes`."""

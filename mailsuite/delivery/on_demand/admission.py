@@ -23,7 +23,8 @@ class Admission:
     async def admit(self, address: Address) -> None:
         """Let mail for an address of a held domain in.
 
-        Raises `Refused`: 550 5.1.1 for nobody, 452 4.2.2 over quota, 450 or 451 where either cannot be told now.
+        Raises `Refused`: 550 5.1.1 for nobody, 452 4.2.2 where the quota is used up, 450 or 451 where either cannot be
+        told now. Room for the message is kept by the session's `IReservation`.
         """
         customer = self._customers.customer_of(address.domain_key)
         if customer is not None:

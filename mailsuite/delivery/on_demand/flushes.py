@@ -113,6 +113,10 @@ class Flushes:
             self._tasks.start(self._flush(together, peer), f"the queue for {together[0]}")
         return reply
 
+    def _owner(self, domain: str) -> str | None:
+        customer = self._customers.customer_of(domain)
+        return None if customer is None else customer.name
+
     def _is_too_soon(self, destination: Destination, now: float) -> bool:
         return now < self._starts.get(destination, float("-inf")) + self._nodes.policy.interval
 
@@ -137,7 +141,13 @@ class Flushes:
 
     async def _flush(self, destinations: Sequence[Destination], peer: Peer) -> None:
         begun = self._queue.clock.seconds()
-        run = self._queue.run(destinations)
+        owners = {one.name: self._owner(one.name) for one in destinations}
+
+        def objection() -> str | None:
+            gone = any(owner is not None and self._owner(domain) != owner for domain, owner in owners.items())
+            return "the customer is gone" if gone else None
+
+        run = self._queue.run(destinations, objection=objection)
         try:
             await self._relay.deliver(run)
         except CancelledError:

@@ -8,13 +8,14 @@ What was under way when a customer's last turn broke comes last, and the first o
 breaks every line, whatever the reason, keeps no other waiting.
 
 A customer whose disk is full defers everything. After a few such answers in a row the run ends by itself: what is left
-stays held, and no line is spent on it.
+stays held, and no line is spent on it. So does a run for somebody who is no customer any more: it is asked before each
+claim, what was claimed before that goes its way.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
@@ -102,12 +103,18 @@ class HeldQueue:
     returns: Returns
     limit: int = 10_000
 
-    def run(self, destinations: Sequence[Destination], *, last: Sequence[str] = ()) -> HeldRun:
+    def run(
+        self,
+        destinations: Sequence[Destination],
+        *,
+        last: Sequence[str] = (),
+        objection: Callable[[], str | None] = lambda: None,
+    ) -> HeldRun:
         """A run over these `hold` destinations; the messages with the ids in `last` come after all others.
 
-        They come in that order.
+        They come in that order. `objection` tells in a sentence why nothing more may be claimed, or None.
         """
-        return HeldRun(destinations, self, last)
+        return HeldRun(destinations, self, last, objection)
 
 
 @dataclass(slots=True)
@@ -130,7 +137,13 @@ class HeldRun:
     it gives nothing more, and what it had is given back.
     """
 
-    def __init__(self, destinations: Sequence[Destination], queue: HeldQueue, last: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        destinations: Sequence[Destination],
+        queue: HeldQueue,
+        last: Sequence[str],
+        objection: Callable[[], str | None],
+    ) -> None:
         self.destination = destinations[0]
         self.tally = Tally()
         self.trouble: str | None = None
@@ -139,6 +152,7 @@ class HeldRun:
         self._settlements = queue.settlements
         self._clock = queue.clock
         self._returns = queue.returns
+        self._objection = objection
         self._room = queue.limit  # messages that may still be given out
         self._ahead = _MOST_AHEAD
         self._ready: deque[Delivery] = deque()
@@ -202,6 +216,9 @@ class HeldRun:
             while not (self._over or self._ready):
                 if not await self._caught_up():
                     self._stop_short("the spool cannot keep up")
+                    return
+                if (objection := self._objection()) is not None:
+                    self._stop_short(objection)
                     return
                 claimed = await self._spool.claim_held(self._destinations, min(self._ahead, self._room))
                 if not claimed:

@@ -6,13 +6,14 @@ contact is warned, once for each message, in one letter for all that have come n
 contacts were told of is in the history (`EventKind.WARNED`): all that arrived up to the time that is noted there. So a
 restart does not warn twice.
 
-Domains that a route holds, for no customer, have three weeks and no contact. Mail that is under lease, because it is on
-its way just now, is left alone until the next look.
+Domains that a route holds, for no customer, and those whose customer is gone have three weeks and no contact. Mail that
+is under lease, because it is on its way just now, is left alone until the next look.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
 from twisted.application.service import Service
@@ -27,7 +28,7 @@ from mailsuite.delivery.on_demand.record import Record
 from mailsuite.delivery.retry import span
 from mailsuite.delivery.tasks import Tasks
 from mailsuite.interfaces import DirectoryUnavailable, ICustomers, IRouter, ISpool, Refused, SpoolError
-from mailsuite.mail.customer import Customer
+from mailsuite.mail.customer import HOLD_TIME, Customer
 from mailsuite.mail.envelope import Body, Envelope
 from mailsuite.mail.history import Event, EventKind
 from mailsuite.mail.queue import Delivery, HeldMail, Message, Outcome, Result
@@ -37,8 +38,8 @@ from mailsuite.mail.status import EnhancedStatus
 
 _INTERVAL: Final = 900.0  # seconds between looks
 _SHORTEST: Final = 1.0
-_ORPHANS: Final = 21 * 86400.0  # hold time of what is held for no customer
 _BATCH: Final = 20  # deliveries claimed at once
+_COMMITTING: Final = 60.0  # seconds from a message's time until it can be seen
 _PAGE: Final = 500  # messages looked at at once
 _EXPIRED: Final = EnhancedStatus(4, 4, 7)  # RFC 3463 section 3.5: "Delivery time expired"
 
@@ -111,7 +112,7 @@ class Holding(Service):
     # ----------------------------------------------------------------------------------------- expiry
 
     def _hold_time(self, customer: Customer | None) -> float:
-        return _ORPHANS if customer is None else customer.hold_time
+        return HOLD_TIME if customer is None else customer.hold_time
 
     async def _expire(self, held: HeldMail, customer: Customer | None) -> None:
         hold_time = self._hold_time(customer)
@@ -140,6 +141,10 @@ class Holding(Service):
             detail: dict[str, str | int] = {"domain": delivery.destination.name, "octets": message.size, "text": text}
             events.append(Event(now, EventKind.EXPIRED, subject, message.queue_id, detail))
         if events:
+            count = "1 message" if len(events) == 1 else f"{len(events)} messages"
+            self._log.info(
+                "held for {subject}: {count} not collected in time, back to the senders", subject=subject, count=count
+            )
             self._record.write(events)
 
     # --------------------------------------------------------------------------------------- warnings
@@ -147,7 +152,8 @@ class Holding(Service):
     async def _warn(self, customer: Customer, held: Sequence[HeldMail]) -> None:
         """Warn of what comes near its end and was not near it at the last look."""
         now = self._clock.seconds()
-        until = now - customer.hold_time + customer.warning_time
+        # Never of what may still come: what is being committed has its time already.
+        until = now - max(customer.hold_time - customer.warning_time, _COMMITTING)
         if not any(one.oldest <= until for one in held):
             return
         since = await self._warned_until(customer)
@@ -157,18 +163,29 @@ class Holding(Service):
         count = 0
         for one in held:
             begin = max(since, now - customer.hold_time)
-            while page := await self._spool.held_messages(Destination(HOLD, one.domain), until, _PAGE, since=begin):
+            async for page in self._pages(Destination(HOLD, one.domain), begin, until):
                 count += len(page)
                 found = sorted([*found, *page], key=lambda message: message.arrived)[:MOST_LISTED]
-                begin = page[-1].arrived
-                if len(page) < _PAGE:
-                    break
         if count and not await self._send(customer, found, count, now):
             return
         self._warned[customer.name] = until
         if count:
             text = f"{customer.contact} was told that it expires"
             self._record.note(EventKind.WARNED, customer.name, until=until, messages=count, text=text)
+
+    async def _pages(self, destination: Destination, since: float, until: float) -> AsyncIterator[Sequence[Message]]:
+        """What arrived after `since`, at `until` or before, in parts; messages of one time may lie in several."""
+        seen: set[str] = set()  # ids of those that arrived when the last one of the page before did
+        while True:
+            limit = _PAGE + len(seen)
+            page = await self._spool.held_messages(destination, until, limit, since=since)
+            if fresh := [message for message in page if message.queue_id not in seen]:
+                yield fresh
+            if len(page) < limit:
+                return
+            last = page[-1].arrived
+            seen = {message.queue_id for message in page if message.arrived == last}
+            since = math.nextafter(last, -math.inf)
 
     async def _warned_until(self, customer: Customer) -> float:
         known = self._warned.get(customer.name)
@@ -177,7 +194,7 @@ class Holding(Service):
         for event in await self._spool.history(kind=EventKind.WARNED, subject=customer.name, limit=1):
             noted = event.detail.get("until")
             if isinstance(noted, (int, float)):
-                return float(noted)
+                return min(float(noted), event.time)
         return 0.0
 
     async def _send(self, customer: Customer, found: Sequence[Message], count: int, now: float) -> bool:

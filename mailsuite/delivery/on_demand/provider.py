@@ -71,5 +71,6 @@ class OnDemand(Service):
 
     async def _stop(self) -> None:
         await self._flushes.stop()
+        self._turns.stop()
         await self._record.written()
         self._returns.stop()

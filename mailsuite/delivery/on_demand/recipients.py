@@ -6,17 +6,24 @@ the answer is temporary (450), where the server cannot be asked the mail is take
 
 A command gets the address as its last argument, without a shell; an address that begins with `-` does not exist then,
 it could be taken for an option. Exit status 0 says that it exists, 75 (EX_TEMPFAIL) that this cannot be told now,
-another one that it does not.
+another one that it does not. One that takes more than ten seconds is killed, with the children it has by then, unless
+they have left its session.
 
 What servers have said is remembered in memory, within a bound: after a restart they are asked again.
 """
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from threading import Event
+from time import monotonic
 from typing import Any, Final
 
+from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -39,6 +46,7 @@ CANNOT_TELL: Final = Reply.make(450, "4.3.0", "Whether the recipient exists cann
 
 _COMMAND_TIME: Final = 10.0  # seconds
 _COMMANDS: Final = 4  # at once
+_LOOK: Final = 0.2  # seconds between looks at whether a command is to be killed
 _TEMPFAIL: Final = 75  # sysexits.h
 
 _CALLOUT_TIME: Final = 20.0  # seconds, for all of it: somebody waits at RCPT
@@ -150,8 +158,8 @@ class Callouts:
         return session.answered, session.exists
 
 
-class Commands:
-    """Runs customers' commands, a few at a time, in threads."""
+class Commands(Service):
+    """Runs customers' commands, a few at a time, in threads. When it stops, those under way are killed."""
 
     _log = Logger()
 
@@ -159,6 +167,17 @@ class Commands:
         self._in_thread = in_thread
         self._slots = DeferredSemaphore(_COMMANDS)
         self._asked = 0
+        self._tasks = Tasks()
+        self._stopping = Event()
+
+    def startService(self) -> None:
+        super().startService()  # type: ignore[no-untyped-call]
+        self._stopping.clear()
+
+    def stopService(self) -> Deferred[None]:
+        super().stopService()  # type: ignore[no-untyped-call]
+        self._stopping.set()
+        return Deferred.fromCoroutine(self._tasks.finished())
 
     async def exists(self, customer: Customer, address: Address) -> bool | None:
         """What the customer's command says; None where it does not."""
@@ -168,33 +187,60 @@ class Commands:
         if self._asked >= _WAITING:
             return None
         self._asked += 1
+        waiter: Deferred[bool | None] = Deferred()
+        # Apart from whoever asked: a thread is busy until the command has ended, whoever has gone meanwhile.
+        self._tasks.start(self._find_out(customer, text, waiter), f"the command for {text}")
+        return await waiter
+
+    async def _find_out(self, customer: Customer, text: str, waiter: Deferred[bool | None]) -> None:
+        exists: bool | None = None
         try:
             await self._slots.acquire()
             try:
-                status = await self._in_thread(run_command, [*customer.recipients_command, text])
+                if not (waiter.called or self._stopping.is_set()):
+                    exists = await self._ask(customer, text)
             finally:
                 self._slots.release()
+        finally:
+            self._asked -= 1
+            if not waiter.called:
+                waiter.callback(exists)
+
+    async def _ask(self, customer: Customer, text: str) -> bool | None:
+        try:
+            status = await self._in_thread(run_command, [*customer.recipients_command, text], self._stopping)
         except (OSError, ValueError, subprocess.SubprocessError) as error:
             self._log.error("the command of customer {name} has failed: {error}", name=customer.name, error=str(error))
             return None
-        finally:
-            self._asked -= 1
-        return None if status < 0 or status == _TEMPFAIL else status == 0
+        return None if status < 0 or status == _TEMPFAIL else bool(status == 0)
 
 
-def run_command(command: Sequence[str]) -> int:
+def run_command(command: Sequence[str], stopping: Event) -> int:
     """Run a command without a shell, and tell its exit status, negative for a signal. Blocks.
 
-    Raises `OSError`, `subprocess.SubprocessError`.
+    It is a process group of its own, which is killed whole where it takes too long, or when `stopping` is set. Raises
+    `OSError`, `subprocess.SubprocessError`.
     """
-    return subprocess.run(  # noqa: S603 - it stands in the configuration, and no shell reads the address
+    until = monotonic() + _COMMAND_TIME
+    process = subprocess.Popen(  # noqa: S603 - it stands in the configuration, and no shell reads the address
         command,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        timeout=_COMMAND_TIME,
-        check=False,
-    ).returncode
+        start_new_session=True,
+    )
+    # Whoever waits is the one who kills: until it was waited for, its number is nobody else's.
+    while True:
+        left = until - monotonic()
+        try:
+            return process.wait(max(0.0, min(left, _LOOK)))
+        except BaseException as error:
+            if isinstance(error, subprocess.TimeoutExpired) and left > 0 and not stopping.is_set():
+                continue
+            with suppress(OSError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            raise
 
 
 class Recipients:

@@ -8,6 +8,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from mailsuite.delivery.on_demand.lines import Detail, in_words
 from mailsuite.delivery.tasks import Tasks
 from mailsuite.interfaces import ISpool, SpoolError
 from mailsuite.mail.history import Event, EventKind
@@ -27,13 +28,12 @@ class Record:
     def note(self, kind: EventKind, subject: str, **detail: str | float | bool | None) -> None:
         """Write one event down, and log it. What others have said in it becomes plain text."""
         said = {name: plain(value) if isinstance(value, str) else value for name, value in detail.items()}
-        self._log.info(
-            "{kind} {subject}: {detail}",
-            kind=kind.value,
-            subject=subject,
-            detail=", ".join(f"{name}={value}" for name, value in said.items()),
-        )
+        self.say(kind, subject, said)
         self.write([Event(self._now(), kind, subject, detail=said)])
+
+    def say(self, kind: EventKind, subject: str, detail: Detail) -> None:
+        """Log what is not worth an event of its own."""
+        self._log.info("{line}", line=in_words(kind, subject, detail))
 
     def write(self, events: Sequence[Event]) -> None:
         """Write events down."""

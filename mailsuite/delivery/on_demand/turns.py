@@ -4,7 +4,8 @@ A customer has one turn at a time, unless its turns are shared: then each takes 
 a turn, its lock and its leases come back: when `ended` is called, and when whoever had the turn forgets it.
 
 `turn_interval` is counted from the end of the last turn that was complete: a customer whose line broke may come back at
-once.
+once, and so may one whose turn ended before all was sent. Of turns that break before anything was sent, only the first
+is written down at once; those of the next minute become one event, which tells how many `times` it happened.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from twisted.internet.defer import Deferred, TimeoutError  # noqa: A004 - Twisted's own
+from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from zope.interface import implementer
 
@@ -29,6 +31,8 @@ from mailsuite.mail.session import Identity, Peer
 
 _SETTLING: Final = 2.0  # seconds that the outcomes of the last turn may take to be written down
 _JUST_NOW: Final = 10.0
+_SEEN_EVERY: Final = 3600.0
+_TOGETHER: Final = 60.0  # seconds whose turns that came to nothing are one event
 
 
 @implementer(ITurn)
@@ -50,14 +54,25 @@ class Turn:
             over(self, error)
 
 
-class _Ends:
-    """When a customer's last turn ended, when its last complete one did, and what was under way when one broke."""
+Detail = dict[str, str | float | bool | None]
 
-    __slots__ = ("broke", "complete", "last")
+
+class _Ends:
+    """When a customer's last turn ended, when its last complete one did, and what was under way when one broke.
+
+    `vain` is the last of the turns that came to nothing and are not written down yet, `times` how many they are.
+    `noted` runs where one was written down a short while ago. `seen` is when it was written down last that there was
+    no mail.
+    """
+
+    __slots__ = ("broke", "complete", "last", "noted", "seen", "times", "vain")
 
     def __init__(self) -> None:
-        self.last = self.complete = float("-inf")
+        self.last = self.complete = self.seen = float("-inf")
         self.broke: Sequence[str] = ()
+        self.vain: Detail = {}
+        self.times = 0
+        self.noted: IDelayedCall | None = None
 
 
 class Turns:
@@ -104,6 +119,7 @@ class Turns:
             raise
         if not found:
             self._forget(turn)
+            self._note_seen(customer, peer, ends)
             raise Refused(replies.NO_MAIL)
         return turn
 
@@ -127,11 +143,25 @@ class Turns:
         return [Destination(HOLD, key) for key in keys]
 
     def _turn(self, customer: Customer, destinations: Sequence[Destination], peer: Peer, last: Sequence[str]) -> Turn:
-        run = self._queue.run(destinations, last=last)
+        def objection() -> str | None:
+            return self._objection(customer.name, destinations)
+
+        run = self._queue.run(destinations, last=last, objection=objection)
         turn = Turn(customer, run, peer, self._clock.seconds(), self._ended)
         weakref.finalize(turn, run.end).atexit = False
         self._under_way.setdefault(customer.name, weakref.WeakSet()).add(turn)
         return turn
+
+    def _objection(self, name: str, destinations: Sequence[Destination]) -> str | None:
+        """Why a turn that is under way ends short, if it does: it is a customer no more, or not for a domain."""
+        try:
+            customer = self._customers.customer(name)
+        except DirectoryUnavailable:
+            return None  # it was there when the turn began, and nobody says that it is not
+        if customer is None:
+            return "the customer is gone"
+        lost = next((one.name for one in destinations if one.name not in customer.domains), None)
+        return None if lost is None else f"{lost} is not held for the customer any more"
 
     async def _look(self, run: HeldRun, *, just_now: bool) -> bool:
         """Whether there is mail, that included whose outcome in a turn that has just ended is being written down."""
@@ -151,6 +181,16 @@ class Turns:
         turn.run.end()
         self._under_way[turn.customer.name].discard(turn)
 
+    def _note_seen(self, customer: Customer, peer: Peer, ends: _Ends) -> None:
+        """A customer that asks for nothing all day is logged each time, and written down once an hour."""
+        now = self._clock.seconds()
+        detail: Detail = {"address": peer.host, "messages": 0, "text": "no mail"}
+        if now < ends.seen + _SEEN_EVERY:
+            self._record.say(EventKind.SEEN, customer.name, detail)
+            return
+        ends.seen = now
+        self._record.note(EventKind.SEEN, customer.name, **detail)
+
     def _ended(self, turn: Turn, error: str | None) -> None:
         first, *others = turn.run.under_way or ("",)
         self._forget(turn)
@@ -159,18 +199,43 @@ class Turns:
         ends = self._ends.setdefault(turn.customer.name, _Ends())
         ends.last = now
         ends.broke = (*others, first)
-        if error is None:
+        if why is None:
             ends.complete = now
         tally = run.tally
-        self._record.note(
-            EventKind.TURN,
-            turn.customer.name,
-            messages=tally.messages,
-            octets=tally.octets,
-            deferred=tally.deferred,
-            failed=tally.failed,
-            seconds=round(now - turn.begun, 3),
-            address=turn.peer.host,
-            complete=why is None,
-            text=why or "all was sent",
-        )
+        detail: Detail = {
+            "messages": tally.messages,
+            "octets": tally.octets,
+            "deferred": tally.deferred,
+            "failed": tally.failed,
+            "seconds": round(now - turn.begun, 3),
+            "address": turn.peer.host,
+            "complete": why is None,
+            "text": why or "all was sent",
+        }
+        if why is None or tally.messages or tally.failed:
+            self._note_vain(turn.customer.name, ends)
+            self._record.note(EventKind.TURN, turn.customer.name, **detail)
+            return
+        ends.vain = detail
+        ends.times += 1
+        if ends.noted is None:
+            self._note_vain(turn.customer.name, ends)
+
+    def _note_vain(self, name: str, ends: _Ends) -> None:
+        """Write down the turns that came to nothing, if there are any; for a minute those that follow only count."""
+        if ends.noted is not None and ends.noted.active():
+            ends.noted.cancel()
+        ends.noted = None
+        if not ends.times:
+            return
+        self._record.note(EventKind.TURN, name, **ends.vain, times=ends.times)
+        ends.vain, ends.times = {}, 0
+        ends.noted = self._clock.callLater(_TOGETHER, self._note_vain, name, ends)
+
+    def stop(self) -> None:
+        """Write down what has not been."""
+        for name, ends in self._ends.items():
+            self._note_vain(name, ends)
+            if ends.noted is not None and ends.noted.active():
+                ends.noted.cancel()
+            ends.noted = None

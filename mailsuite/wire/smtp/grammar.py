@@ -37,7 +37,7 @@ from mailsuite.wire.smtp.commands import (
     Turn,
     Vrfy,
 )
-from mailsuite.wire.smtp.nodes import parse_domains, parse_node
+from mailsuite.wire.smtp.nodes import is_bare_name, parse_domains, parse_node
 
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _KEYWORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9\-]*")
@@ -242,7 +242,12 @@ def _etrn(argument: str, _known: Collection[str]) -> Parsed:
 def _atrn(argument: str, _known: Collection[str]) -> Parsed:
     # RFC 2645 section 5.2.1
     domains = parse_domains(argument) if argument else ()
-    return replies.BAD_ARGUMENTS.saying("Syntax: ATRN [domain,...]") if domains is None else Atrn(domains)
+    if domains is not None:
+        return Atrn(domains)
+    # Mostly it is the bare name of a host, which fetchmail sends where it is told of no domain.
+    if any(is_bare_name(word.strip(" \t")) for word in argument.split(",")):
+        return replies.BAD_ARGUMENTS.saying("Name the domain whole, as in ATRN home.example")
+    return replies.BAD_ARGUMENTS.saying("Syntax: ATRN [domain,...]")
 
 
 def _expn(_argument: str, _known: Collection[str]) -> Parsed:

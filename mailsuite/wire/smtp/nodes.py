@@ -15,6 +15,7 @@ from mailsuite.mail.address import domain_key
 
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})+")
+_BARE = re.compile(_LABEL)
 _QUEUE = re.compile(r"[!-~]{1,255}")
 _MAX_DOMAIN = 255  # RFC 5321 section 4.5.3.1.2
 
@@ -40,6 +41,11 @@ def parse_node(text: str) -> str | None:
     option = "@" if text.startswith("@") else ""
     key = _domain(text.removeprefix("@"))
     return None if key is None else option + key
+
+
+def is_bare_name(text: str) -> bool:
+    """Whether it would be a domain, were there another label."""
+    return _BARE.fullmatch(domain_key(text)) is not None
 
 
 def _domain(text: str) -> str | None:

@@ -252,30 +252,51 @@ def test_parts_are_kept_for_a_set_time(kit: Kit) -> None:
 
 
 @pytest.mark.parametrize("size", [10, 2 * LARGE])
-def test_part_beyond_the_number_is_dropped(kit: Kit, size: int) -> None:
+def test_oldest_part_makes_room_for_one_beyond_the_number(kit: Kit, size: int) -> None:
     for number in range(5):
         keep(kit, str(number), OCTETS[:size])
     keep(kit, "5", OCTETS[:size])
-    assert resume(kit, "5") is None
+    assert resume(kit, "0") is None
     keep(kit, "3", OCTETS[: size + 3])  # takes the place of what had its name
+    assert [size_of(kit, name) for name in "1245"] == [size] * 4
     assert size_of(kit, "3") == size + 3
-    keep(kit, "5", OCTETS[:size])
-    keep(kit, "3", OCTETS[:size])
-    assert resume(kit, "3") is None
-    assert [size_of(kit, name) for name in "01245"] == [size] * 5
 
 
-def test_part_beyond_the_octets_is_dropped_with_what_had_its_name(kit: Kit) -> None:
+def test_oldest_parts_make_room_for_one_beyond_the_octets(kit: Kit) -> None:
+    for name in "abcd":
+        keep(kit, name, OCTETS[: 49 * LARGE])
+    keep(kit, "e", OCTETS[: 80 * LARGE])
+    kit.reopen()
+    assert [size_of(kit, name) for name in "abcde"] == [None, None, 49 * LARGE, 49 * LARGE, 80 * LARGE]
+
+
+def test_part_beyond_all_bounds_is_dropped_with_what_had_its_name(kit: Kit) -> None:
     keep(kit, "a", OCTETS[: 90 * LARGE])
-    keep(kit, "b", OCTETS[: 90 * LARGE])
-    keep(kit, "c", OCTETS[: 90 * LARGE])
-    assert resume(kit, "c") is None
-    keep(kit, "c", OCTETS[:100])
-    keep(kit, "c", OCTETS[: 90 * LARGE])
-    assert resume(kit, "c") is None
+    keep(kit, "d", OCTETS[:100])
     keep(kit, "d", OCTETS * 3)
     assert resume(kit, "d") is None
-    assert [size_of(kit, name) for name in "ab"] == [90 * LARGE] * 2
+    assert size_of(kit, "a") == 90 * LARGE
+
+
+def test_part_that_made_room_and_came_again_is_there(kit: Kit) -> None:
+    drafts = [begin(kit, b"%d" % number) for number in range(9)]
+    names = ["0", "1", "2", "3", "4", "5", "0", "6", "1"]
+    kept = zip(drafts, names, strict=True)
+    kit.run(gatherResults([kit.spool.keep(draft, name, ENVELOPE, [target(RELAY)], 0) for draft, name in kept]))
+    assert [size_of(kit, name) for name in "0123456"] == [1, 1, None, None, 1, 1, 1]
+
+
+def test_many_parts_of_one_host_leave_those_of_others(kit: Kit) -> None:
+    keep(kit, "1@a host 192.0.2.1 a.example", OCTETS[:10])
+    keep(kit, "1@b account fred@example.org", OCTETS[:20])
+    for number in range(30):
+        keep(kit, f"{number}@c host 192.0.2.9 {number}.example", OCTETS[: 17 + 100 * number])
+    keep(kit, "2@a host 192.0.2.1 a.example", OCTETS[:30])
+    assert size_of(kit, "1@a host 192.0.2.1 a.example") == 10
+    assert size_of(kit, "2@a host 192.0.2.1 a.example") == 30
+    assert size_of(kit, "1@b account fred@example.org") == 20
+    assert resume(kit, "27@c host 192.0.2.9 27.example") is None
+    assert size_of(kit, "29@c host 192.0.2.9 29.example") == 2917
 
 
 def test_old_parts_make_room(kit: Kit) -> None:

@@ -1,5 +1,7 @@
 """The relay agent: which hosts it dials, and what a run comes to. The sessions are real, the network is a script."""
 
+from base64 import b64encode
+
 import pytest
 from twisted.internet.defer import CancelledError, Deferred
 from zope.interface.verify import verifyObject
@@ -150,6 +152,26 @@ def test_one_connection_drains_the_run() -> None:
     assert list(run.settled) == ["q0", "q1"]
     assert dialer.dialled == [("a.example", 25, None, "192.0.2.9")]
     assert run.failed is None
+
+
+def test_a_password_file_is_read_for_each_run(tmp_path) -> None:
+    file = tmp_path / "password"
+    hop = NextHop("a.example", tls="required", username="us", password="from the start", password_file=file)
+    hello = "C: EHLO relay.example.org\nS: 250-mx.example.net\nS: 250 AUTH PLAIN\n"
+    for password in ("first", "second"):
+        file.write_text(f"{password}\n")
+        plain = b64encode(b"\0us\0" + password.encode()).decode()
+        login = f"C: AUTH PLAIN {plain}\nS: 235 ok\n"
+        mail = MAIL.replace("<ann@example.org>", "<ann@example.org> AUTH=<>")
+        dialer = FakeDialer(a_example=[[UP_WITH_TLS + STARTTLS, hello + login + mail + BYE]])
+        assert relay(dialer, hop).results("q0") == ["relayed"]
+
+
+def test_a_password_file_that_cannot_be_read_defers(tmp_path) -> None:
+    dialer = FakeDialer()
+    run = relay(dialer, NextHop("a.example", tls="required", username="us", password_file=tmp_path / "gone"))
+    assert (run.failed.result, str(run.failed.status), dialer.dialled) == (Result.DEFERRED, "4.3.5", [])
+    assert "gone cannot be read" in run.failed.text
 
 
 def test_hosts_are_tried_in_order_until_one_takes_mail() -> None:

@@ -1,16 +1,20 @@
 """Which mail for held domains is taken: the router with quotas and recipients."""
 
+import os
 import sys
+import time
+from pathlib import Path
+from threading import Thread
 
 import pytest
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 
 from mailsuite.delivery.on_demand.admission import Admission
 from mailsuite.delivery.on_demand.quota import Quota
 from mailsuite.delivery.on_demand.recipients import Callouts, Commands, Memory, Recipients
 from mailsuite.delivery.router import Router
 from mailsuite.delivery.routes import Route, Routes
-from mailsuite.interfaces import Refused, SpoolError
+from mailsuite.interfaces import Refused
 from mailsuite.mail.address import Address, parse_mailbox
 from mailsuite.mail.customer import RecipientRule
 from mailsuite.mail.route import HOLD, RELAY, Destination, NextHop
@@ -52,7 +56,7 @@ class House:
         self.callouts = Callouts(FakeHops(), self.dialer, clock, "mx.here.example")
         admission = Admission(
             provider.customers,
-            Quota(provider.spool, clock),
+            Quota(provider.customers, provider.spool, clock),
             Recipients(provider.customers, self.commands, self.callouts),
         )
         directory = FakeDirectory({"here.example"}, {"sender@here.example"}, ALIASES)
@@ -118,56 +122,22 @@ def test_an_alias_waits_for_whoever_has_no_room(house, provider) -> None:
 # --------------------------------------------------------------------------------------------- quotas
 
 
-def test_past_the_messages_it_is_refused_until_they_are_gone(house, provider, clock) -> None:
-    provider.change("ship", max_messages=3)
-    for _ in range(2):
-        provider.store("captain@ship.example")
-    assert house.resolve("captain@ship.example")
-    assert house.refused("cook@crew.ship.example", trusted=True) == "452 4.2.2"
-    assert house.resolve("cow@farm.example")
-    clock.advance(5)  # what was let in did not come
-    assert house.resolve("captain@ship.example")
+def test_where_the_quota_is_used_up_it_is_refused_until_the_mail_is_gone(house, provider, clock) -> None:
+    provider.change("ship", max_messages=2)
     provider.store("captain@ship.example")
+    for _ in range(9):  # asking keeps no room
+        assert house.resolve("captain@ship.example")
+    provider.store("cook@crew.ship.example")
     clock.advance(5)
     assert house.refused("captain@ship.example") == "452 4.2.2"
+    assert house.refused("cook@crew.ship.example", trusted=True) == "452 4.2.2"
+    assert house.resolve("cow@farm.example")
     turn = provider.begin()
     while (delivery := result(turn.run.next())) is not None:
         turn.run.settle(delivery, [RELAYED] * len(delivery.recipients))
     clock.turn()
     clock.advance(1)
     assert house.resolve("captain@ship.example")
-
-
-def test_past_the_octets_it_is_refused(house, provider) -> None:
-    provider.change("ship", max_octets=1000)
-    provider.store("captain@ship.example", content=b"x" * 999 + b"\n")
-    assert house.refused("captain@ship.example") == "452 4.2.2"
-
-
-def test_many_sessions_at_once_look_once_and_stay_below(house, provider) -> None:
-    provider.change("ship", max_messages=10)
-    look, asked = provider.spool.held, []
-
-    def held():
-        asked.append(Deferred())
-        return asked[-1]
-
-    provider.spool.held = held
-    answers = [pending(house.router.resolve(Address("a", "ship.example"), None, trusted=False)) for _ in range(50)]
-    assert len(asked) == 1
-    asked[0].callback(result(look()))
-    let_in = [answer for [answer] in answers if isinstance(answer, tuple)]
-    assert len(let_in) == 10
-
-
-def test_a_spool_that_cannot_tell_refuses_for_now(house, provider) -> None:
-    async def held():
-        raise SpoolError("on fire")
-
-    provider.spool.held = held
-    assert house.resolve("captain@ship.example")
-    provider.change("ship", max_messages=10)
-    assert house.refused("captain@ship.example") == "451 4.3.0"
 
 
 # ----------------------------------------------------------------------------------- lists and commands
@@ -205,6 +175,112 @@ def test_a_command_that_is_missing_or_slow_cannot_tell(house, provider, monkeypa
     monkeypatch.setattr("mailsuite.delivery.on_demand.recipients._COMMAND_TIME", 0.05)
     provider.change("ship", recipients_command=(sys.executable, "-c", "import time; time.sleep(9)"))
     assert house.refused("captain@ship.example") == "450 4.3.0"
+
+
+FORKS = """
+import os, sys, time
+if os.fork() == 0:
+    time.sleep(60)
+path = os.path.join(*sys.argv[1:])
+with open(path, "w") as file:
+    file.write(str(os.getpgid(0)))
+os.rename(path, path + ".done")
+time.sleep(60)
+"""
+
+
+def is_alive(group):
+    """Whether there is a process in this group that is no zombie."""
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, of = status.read_text().rpartition(")")[2].split()[:3]
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if int(of) == group and state != "Z":
+            return True
+    return False
+
+
+def groups_in(directory):
+    """The process groups of the commands that have begun."""
+    return [int(path.read_text()) for path in directory.glob("*.done")]
+
+
+def wait_until(condition):
+    for _ in range(500):
+        if condition():
+            return
+        time.sleep(0.02)
+    raise AssertionError("it does not come")
+
+
+def test_a_slow_command_leaves_no_children_behind(house, provider, monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr("mailsuite.delivery.on_demand.recipients._COMMAND_TIME", 1.0)
+    command = (sys.executable, "-c", FORKS, str(tmp_path))
+    provider.change("ship", recipients=RecipientRule.COMMAND, recipients_command=command)
+    assert house.refused("captain@ship.example") == "450 4.3.0"
+    [group] = groups_in(tmp_path)
+    assert group != os.getpgid(0)
+    wait_until(lambda: not is_alive(group))
+
+
+def test_commands_under_way_are_killed_when_the_server_stops(provider, tmp_path) -> None:
+    threads = []
+
+    def in_real_thread(function, *args):
+        answer = Deferred()
+        ends = []
+
+        def work():
+            try:
+                ends.append((answer.callback, function(*args)))
+            except Exception as error:  # noqa: BLE001 - for whoever waits
+                ends.append((answer.errback, error))
+
+        threads.append((Thread(target=work), ends))
+        threads[-1][0].start()
+        return answer
+
+    command = (sys.executable, "-c", FORKS, str(tmp_path))
+    provider.change("ship", recipients=RecipientRule.COMMAND, recipients_command=command)
+    commands = Commands(in_real_thread)
+    commands.startService()
+    ship = provider.customers.customer("ship")
+    answers = [pending(commands.exists(ship, Address(f"u{number}", "ship.example"))) for number in range(5)]
+    assert len(threads) == 4
+    wait_until(lambda: len(groups_in(tmp_path)) == 4)
+    assert all(map(is_alive, groups_in(tmp_path)))
+    stopped = pending(commands.stopService())
+    assert stopped == []
+    for thread, ends in threads:
+        thread.join(10)
+        [(tell, end)] = ends
+        tell(end)
+    assert stopped == [None]
+    assert answers == [[None]] * 5  # the fifth has not begun
+    wait_until(lambda: not any(map(is_alive, groups_in(tmp_path))))
+
+
+def test_whoever_leaves_makes_no_room_for_a_further_command(provider) -> None:
+    waiting = []
+
+    def slowly(function, *args):
+        waiting.append(Deferred())
+        return waiting[-1]
+
+    provider.change("ship", recipients=RecipientRule.COMMAND, recipients_command=("/bin/true",))
+    commands = Commands(slowly)
+    ship = provider.customers.customer("ship")
+    asked = [Deferred.fromCoroutine(commands.exists(ship, Address(f"u{n}", "ship.example"))) for n in range(10)]
+    for one in asked:
+        one.addErrback(lambda failure: failure.trap(CancelledError))
+        one.cancel()
+    assert len(waiting) == 4  # threads that are busy still
+    last = pending(commands.exists(ship, Address("last", "ship.example")))
+    waiting[0].callback(0)
+    assert len(waiting) == 5  # nobody asks for the others any more
+    waiting[4].callback(0)
+    assert last == [True]
 
 
 def test_no_address_is_taken_for_an_option(house, provider) -> None:

@@ -259,3 +259,23 @@ def test_a_run_that_is_settled_is_told_in_the_history(provider, clock) -> None:
     assert (end.subject, end.detail["messages"], end.detail["complete"]) == ("ship", 1, True)
     assert start.detail["node"] == "ship.example"
     assert RELAYED.text not in str(end)
+
+
+def test_a_flush_ends_when_its_customer_is_gone(provider, clock) -> None:
+    for _ in range(100):
+        provider.store("captain@ship.example")
+
+    async def lose_it(run):
+        taken = 0
+        while (delivery := await run.next()) is not None:
+            run.settle(delivery, [RELAYED])
+            provider.customers.known.pop("ship", None)
+            taken += 1
+        assert taken == 32  # what was claimed with the first
+
+    provider.agent.act = lose_it
+    etrn(provider, "ship.example")
+    clock.turn()
+    [end, _] = provider.events(EventKind.ETRN)
+    assert (end.detail["messages"], end.detail["text"]) == (32, "the customer is gone")
+    assert len(provider.waiting("ship.example")) == 68

@@ -227,3 +227,38 @@ def test_a_spool_that_fails_is_looked_at_again(provider, begin, clock) -> None:
     wait(clock, 3600)
     assert provider.waiting() == []
     assert result(provider.spool.claim_held([held("ship.example")], 1)) == []
+
+
+def test_who_is_to_be_warned_before_there_is_anything_is_warned_of_all(provider, begin, clock) -> None:
+    provider.change("ship", contact=CONTACT, hold_time=5 * DAY, warning_time=9 * DAY)
+    first = provider.store("captain@ship.example", sender=None)
+    begin()
+    clock.advance(DAY)
+    second = provider.store("captain@ship.example", sender=None)
+    wait(clock, DAY)
+    contents = [letter.content.in_memory() for letter in letters(provider)]
+    assert [first.encode() in one for one in contents] == [True, False]
+    assert [second.encode() in one for one in contents] == [False, True]
+
+
+def test_all_that_arrived_at_one_moment_is_warned_of(provider, begin, clock) -> None:
+    provider.change("ship", contact=CONTACT)
+    for arrived_together in (499, 1100, 3):
+        for _ in range(arrived_together):
+            provider.store("captain@ship.example", sender=None)
+        clock.advance(1)
+    clock.advance(19 * DAY)
+    begin()
+    [letter] = letters(provider)
+    assert b"Subject: 1602 messages for ship" in letter.content.in_memory()
+
+
+def test_what_is_held_for_a_customer_that_is_gone_has_three_weeks(provider, begin, clock) -> None:
+    provider.change("ship", hold_time=DAY)
+    provider.store("captain@ship.example", sender=None)
+    del provider.customers.known["ship"]
+    begin()
+    wait(clock, 20.9 * DAY)
+    assert len(provider.waiting("ship.example")) == 1
+    wait(clock, DAY / 4)
+    assert provider.waiting("ship.example") == []

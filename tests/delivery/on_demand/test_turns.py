@@ -220,3 +220,104 @@ def test_stopping_waits_for_nobody(provider) -> None:
     provider.on_demand.startService()
     turn.ended("stopped")
     assert provider.on_demand.stopService().called
+
+
+def lose_customer(provider):
+    del provider.customers.known["ship"]
+
+
+def lose_domain(provider):
+    provider.change("ship", domains=("crew.ship.example",))
+
+
+@pytest.mark.parametrize(
+    ("lose", "why"), [(lose_customer, "the customer is gone"), (lose_domain, "ship.example is not held for")]
+)
+def test_who_is_a_customer_no_more_gets_no_more(provider, lose, why) -> None:
+    for _ in range(100):
+        provider.store("captain@ship.example")
+    turn = provider.begin()
+    turn.run.settle(result(turn.run.next()), [RELAYED])
+    lose(provider)
+    assert len(drain(turn)) == 31  # what was claimed with the first
+    turn.ended(None)
+    [event] = provider.events()
+    assert event.detail["complete"] is False
+    assert event.detail["text"].startswith(why)
+    assert len(provider.waiting("ship.example")) == 68
+
+
+def test_a_directory_that_cannot_be_read_breaks_no_turn(provider) -> None:
+    for _ in range(100):
+        provider.store("captain@ship.example")
+    turn = provider.begin()
+    provider.customers.failure = DirectoryUnavailable("locked")
+    assert len(drain(turn)) == 100
+
+
+def test_mail_of_a_customer_that_was_deleted_is_there_when_it_is_added_again(provider) -> None:
+    queue_id = provider.store("captain@ship.example")
+    ship = provider.customers.known.pop("ship")
+    result(provider.spool.reroute(provider.router.rerouted))  # as at a restart
+    assert provider.queued_elsewhere("ship.example") == []
+    provider.customers.known["ship"] = ship
+    assert drain(provider.begin()) == [queue_id]
+
+
+def test_a_turn_that_ended_short_is_not_complete(provider, clock) -> None:
+    provider.on_demand = provider.make(turn_messages=2)
+    provider.change("ship", turn_interval=600)
+    ids = [provider.store("captain@ship.example") for _ in range(3)]
+    turn = provider.begin()
+    assert drain(turn) == ids[:2]
+    turn.ended(None)
+    clock.turn()
+    turn = provider.begin()
+    assert drain(turn) == ids[2:]
+    turn.ended(None)
+    provider.store("captain@ship.example")
+    assert provider.refused().code == 450
+
+
+def test_turns_that_break_at_once_are_noted_once_a_minute(provider, clock) -> None:
+    provider.store("captain@ship.example")
+    provider.store("cow@farm.example")
+    for number in range(100):
+        provider.begin().ended(f"broke {number}")
+        clock.advance(0.5)
+    provider.begin(identity=Identity("farm", customer="farm")).ended("another")
+    clock.advance(100)
+    noted = [(one.subject, one.detail["times"], one.detail["text"]) for one in reversed(provider.events())]
+    assert noted == [("ship", 1, "broke 0"), ("farm", 1, "another"), ("ship", 99, "broke 99")]
+    clock.advance(1000)
+    assert len(provider.events()) == 3
+    provider.begin().ended("much later")
+    assert len(provider.events()) == 4
+
+
+def test_a_turn_that_came_to_something_is_noted_behind_those_that_did_not(provider, clock) -> None:
+    provider.store("captain@ship.example")
+    for number in range(3):
+        provider.begin().ended(f"broke {number}")
+    turn = provider.begin()
+    drain(turn)
+    turn.ended(None)
+    noted = [(one.detail.get("times"), one.detail["text"]) for one in reversed(provider.events())]
+    assert noted == [(1, "broke 0"), (2, "broke 2"), (None, "all was sent")]
+
+
+def test_stopping_notes_what_was_gathered(provider, clock) -> None:
+    provider.store("captain@ship.example")
+    provider.on_demand.startService()
+    for number in range(3):
+        provider.begin().ended(f"broke {number}")
+    assert provider.on_demand.stopService().called
+    assert [one.detail["times"] for one in provider.events()] == [2, 1]
+    assert clock.getDelayedCalls() == []
+
+
+def test_the_event_is_plain_text(provider) -> None:
+    provider.store("captain@ship.example")
+    provider.begin().ended("said: 554 \u202etxt.exe\u2066\x1b[2J")
+    [event] = provider.events()
+    assert event.detail["text"] == "said: 554  txt.exe  [2J"

@@ -35,6 +35,7 @@ def read(octets: bytes, limits: ReplyLimits | None = None, *, status_in_positive
         (b"550 caf\xe9\r\n", 550, ("caf\ufffd",)),
         (b"550 \x1b[2Jgone\r \x00\x9b\r\n", 550, (" [2Jgone   \ufffd",)),
         (b"550 \xc2\x9bcsi\r\n", 550, (" csi",)),
+        (b"550 \xe2\x80\xaetlu\xe2\x81\xa9\r\n", 550, (" tlu ",)),
         (b"250-234 Text beginning with numbers\r\n250 The last line\r\n", 250, None),
     ],
 )

@@ -1,0 +1,41 @@
+"""The router behind a turned line: at the customer's, whoever sends is the provider that has held the mail.
+
+A 550 from us would have it return the mail to its senders, so that is said of users that we do not have alone. A domain
+that is not ours here, since nobody has added it yet or the directory of accounts is new, is answered 450: the mail
+stays where it is held. Nothing is relayed onward by the route of all other domains, or without a route to its MX: that
+leads back to the provider.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from zope.interface import implementer
+
+from mailsuite.delivery.routes import Routes
+from mailsuite.interfaces import IRouter, Refused
+from mailsuite.mail import replies
+from mailsuite.mail.address import Address
+from mailsuite.mail.route import RELAY, Destination, Target
+from mailsuite.mail.session import Identity
+
+
+@implementer(IRouter)
+class TurnedRouter:
+    """Takes mail for what is ours: local domains, those that are held here, and those with a route of their own."""
+
+    def __init__(self, router: IRouter, routes: Routes) -> None:
+        self._router = router
+        self._routes = routes
+
+    async def resolve(self, recipient: Address, submitter: Identity | None, *, trusted: bool) -> Sequence[Target]:
+        """See `IRouter`. Relaying onward is permitted to the provider, whatever `trusted` says of its address."""
+        del trusted
+        if self.destination(recipient).agent == RELAY and not self._routes.names(recipient.domain):
+            raise Refused(replies.NOT_OUR_DOMAIN)
+        targets: Sequence[Target] = await self._router.resolve(recipient, submitter, trusted=True)
+        return targets
+
+    def destination(self, address: Address) -> Destination:
+        destination: Destination = self._router.destination(address)
+        return destination
