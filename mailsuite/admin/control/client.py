@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -77,9 +76,6 @@ async def connect(reactor: Any, directory: Path, client: ControlClient) -> None:
     path = directory / NAME
     try:
         with short_path(path) as short:
-            with socket.socket(socket.AF_UNIX) as probe:
-                # Tried first: where nobody answers, Twisted leaves its own socket for the garbage collector to close.
-                probe.connect(short)
             endpoint: Any = UNIXClientEndpoint(reactor, short)  # type: ignore[no-untyped-call]
             await connectProtocol(endpoint, client)  # type: ignore[no-untyped-call]
     except (ConnectError, OSError) as error:
