@@ -149,8 +149,8 @@ def test_a_large_message_resumes_where_the_line_broke(rigs: Callable[..., Rig]) 
 
 
 def link(target: int) -> SlowLink:
-    """A line on which a turn of two hundred messages takes two seconds."""
-    return SlowLink(target, delay=0.002, rate=4e6)
+    """A line on which a turn of two hundred messages takes five seconds: time to be seen in the middle of it."""
+    return SlowLink(target, delay=0.002, rate=1.4e6)
 
 
 @pytest.mark.parametrize("provider_dies", [False, True])
