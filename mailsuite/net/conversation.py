@@ -321,7 +321,11 @@ class Conversation:
             return
         if not isinstance(result, Stop):
             self._wake(result)
-        elif result is Stop.INPUT and not self._out and self.core.timeout is self._patience.phase:
+        elif (
+            result is self._stop is Stop.INPUT  # after any other wait, it is not yet input that is waited for
+            and not self._out
+            and self.core.timeout is self._patience.phase
+        ):
             self._in_a_row = 0  # a line that is not whole yet: its limit runs on
         else:
             self._patience.end()

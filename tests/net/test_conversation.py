@@ -6,7 +6,7 @@ from zope.interface.verify import verifyObject
 
 from mailsuite.interfaces import IConversation
 from mailsuite.mail.session import Peer
-from mailsuite.wire.core import ConnectionClosed, LocalProtocolError, RemoteProtocolError, Role
+from mailsuite.wire.core import ConnectionClosed, LocalProtocolError, Phase, RemoteProtocolError, Role
 from tests.net.support import Line, LineCore, Side, echo, keeping
 
 
@@ -216,3 +216,35 @@ def test_a_server_answers_nobody_who_has_gone():
     side.receive(b"one\ntwo\n")
     side.lose()
     assert kept == [b"one"]
+
+
+@pytest.mark.parametrize("lines", range(95, 112))
+def test_a_client_that_paused_for_breath_and_found_nothing_hears_what_comes_later(lines):
+    kept = []
+    side = Side(keeping(kept, answer=False), LineCore(Role.CLIENT))
+    side.receive(b"250\n" * lines)  # the pause falls behind the last of them for one of these numbers
+    side.clock.advance(0)
+    side.receive(b"later\n")
+    side.clock.advance(0)
+    assert kept == [Line(b"250")] * lines + [Line(b"later")]
+
+
+def test_a_session_that_waited_for_room_and_then_for_input_hears_what_comes():
+    class Core(LineCore):
+        timeout = Phase.DATA_BLOCK
+
+    kept = []
+
+    async def session(conversation):
+        while True:
+            conversation.send(b"content")
+            kept.append(await conversation.receive())
+
+    side = Side(session, Core(Role.CLIENT))
+    side.receive(b"one\n")
+    side.wire.producer.pauseProducing()
+    side.receive(b"two\n")
+    side.wire.producer.resumeProducing()
+    side.receive(b"three\n")
+    side.clock.advance(0)
+    assert kept == [Line(b"one"), Line(b"two"), Line(b"three")]
