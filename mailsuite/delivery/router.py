@@ -1,9 +1,8 @@
 """The router: where a recipient's mail goes, or why it is refused (RFC 5321 section 3.6).
 
 Local mailboxes and aliases come from the directory, domains that are held from the customers, everything else from the
-routes. An address is refused here, at
-RCPT, if it can be: what was accepted and cannot be delivered would have to be bounced to somebody who may never have
-sent it.
+routes. An address is refused here, at RCPT, if it can be: what was accepted and cannot be delivered would have to be
+bounced to somebody who may never have sent it.
 """
 
 from __future__ import annotations

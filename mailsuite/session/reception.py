@@ -96,7 +96,7 @@ class Reception:
 
     def knows(self, recipient: Address) -> bool:
         """Whether this recipient is one already, by what was resumed."""
-        return _key(recipient) in self._known
+        return bool(self._known) and _key(recipient) in self._known
 
     async def keep_room(self, quota: IQuota, targets: Sequence[Target]) -> None:
         """Keep room for customers among these targets. Raises `Refused`."""

@@ -1,16 +1,19 @@
 """A directory in a temporary file, with cheap hashes, and ways to run blocking work without a reactor."""
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
+import argon2
 import pytest
 from twisted.internet.defer import Deferred, execute
 from twisted.internet.task import Clock
 
 from mailsuite.accounts.directory import DirectoryFile
 from mailsuite.accounts.passwords import PasswordCost
+from mailsuite.accounts.portal import Authenticator
 from mailsuite.accounts.reader import DirectoryReader
 
 CHEAP = PasswordCost(time_cost=1, memory_kib=8)
@@ -82,3 +85,28 @@ def reader(path: Path) -> Iterator[DirectoryReader]:
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
+
+
+@pytest.fixture
+def authenticator(make: Callable[[], Authenticator]) -> Authenticator:
+    """As the test's module makes it."""
+    return make()
+
+
+@pytest.fixture
+def work(reader: DirectoryReader, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """What each attempt costs, by name: computations of argon2, accounts looked up."""
+    counted: Counter[str] = Counter()
+    compute, look_up = argon2.PasswordHasher.verify, reader.account
+
+    def verify(*arguments: Any) -> Any:
+        counted["argon2"] += 1
+        return compute(*arguments)
+
+    def account(*arguments: Any, **options: Any) -> Any:
+        counted["accounts"] += 1
+        return look_up(*arguments, **options)
+
+    monkeypatch.setattr(argon2.PasswordHasher, "verify", verify)
+    monkeypatch.setattr(reader, "account", account)
+    return counted

@@ -2,7 +2,6 @@
 
 from collections import Counter
 
-import argon2
 import pytest
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.credentials import Anonymous, UsernamePassword
@@ -40,30 +39,6 @@ def make(furnished, reader, clock):
         return make_authenticator(reader, clock, in_thread, cost=cost, **options)
 
     return make
-
-
-@pytest.fixture
-def authenticator(make):
-    return make()
-
-
-@pytest.fixture
-def work(reader, monkeypatch):
-    """What each attempt costs, by name: computations of argon2, accounts looked up."""
-    counted = Counter()
-    compute, look_up = argon2.PasswordHasher.verify, reader.account
-
-    def verify(*arguments):
-        counted["argon2"] += 1
-        return compute(*arguments)
-
-    def account(*arguments, **options):
-        counted["accounts"] += 1
-        return look_up(*arguments, **options)
-
-    monkeypatch.setattr(argon2.PasswordHasher, "verify", verify)
-    monkeypatch.setattr(reader, "account", account)
-    return counted
 
 
 def log_in(authenticator, authcid="alice@example.org", password=b"secret", authzid=""):

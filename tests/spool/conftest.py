@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from mailsuite.spool import schema
 from mailsuite.spool.sqlite import SqliteSpool
 from tests.spool.pump import Pump
 
@@ -40,6 +41,27 @@ def spool(directory: Path, pump: Pump) -> Iterator[SqliteSpool]:
     pump.run(spool.start())
     yield spool
     pump.run(spool.stop())
+
+
+def crowded(directory: Path, rows: str) -> Iterator[Path]:
+    """A database with many rows, which statements make."""
+    path = directory / "queue.db"
+    db = schema.connect(str(path))
+    schema.migrate(db, str(path))
+    db.executescript(f"BEGIN; {rows} COMMIT;")
+    db.close()
+    yield path
+    path.unlink()
+
+
+@pytest.fixture
+def db(crowd: Path) -> Iterator[sqlite3.Connection]:
+    """The crowd of a module, within a transaction that is rolled back."""
+    db = schema.connect(str(crowd))
+    db.execute("BEGIN")
+    yield db
+    db.execute("ROLLBACK")
+    db.close()
 
 
 def check_whole(directory: Path) -> None:

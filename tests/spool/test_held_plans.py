@@ -11,9 +11,10 @@ import pytest
 
 from mailsuite.mail.history import EventKind
 from mailsuite.mail.route import Destination
-from mailsuite.spool import changes, claims, completed, events, partials, schema
+from mailsuite.spool import changes, claims, completed, events, partials
 from mailsuite.spool.changes import Hurry
 from mailsuite.spool.claims import Claim
+from tests.spool.conftest import crowded
 from tests.spool.test_plans import effort, plan
 
 DOMAINS = [Destination("hold", f"d{number}.example") for number in range(1000)]
@@ -39,23 +40,7 @@ CROWD = """
 
 @pytest.fixture(scope="module")
 def crowd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    path = tmp_path_factory.mktemp("held") / "queue.db"
-    db = schema.connect(str(path))
-    schema.migrate(db, str(path))
-    db.executescript(f"BEGIN; {CROWD} COMMIT;")
-    db.close()
-    yield path
-    path.unlink()
-
-
-@pytest.fixture
-def db(crowd: Path) -> Iterator[sqlite3.Connection]:
-    """The crowd, within a transaction that is rolled back."""
-    db = schema.connect(str(crowd))
-    db.execute("BEGIN")
-    yield db
-    db.execute("ROLLBACK")
-    db.close()
+    yield from crowded(tmp_path_factory.mktemp("held"), CROWD)
 
 
 def test_held_is_told_without_counting(db: sqlite3.Connection) -> None:

@@ -104,6 +104,7 @@ def test_files_of_parts_that_go_are_removed(pump: Pump, directory: Path, spool: 
     pump.until(lambda: kept(directory) == [("replaced", 0)] or kept(directory) == [])
     pump.advance(301)
     pump.until(lambda: kept(directory) == [] and listed(directory) == [])
+    assert descriptors() <= before + 3
 
 
 def test_old_parts_are_swept_in_bites(monkeypatch: pytest.MonkeyPatch, pump: Pump, directory: Path) -> None:

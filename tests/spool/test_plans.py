@@ -11,10 +11,11 @@ import pytest
 from mailsuite.mail.content import MemoryContent
 from mailsuite.mail.queue import Delivery, Settlement
 from mailsuite.mail.route import Destination
-from mailsuite.spool import changes, claims, schema
+from mailsuite.spool import changes, claims
 from mailsuite.spool.changes import Judgement, Release, Settling
 from mailsuite.spool.claims import Claim, Claimed
 from tests.contracts.spool.kit import DELIVERED, OTHER, RELAY, deferred
+from tests.spool.conftest import crowded
 
 T = TypeVar("T")
 
@@ -40,23 +41,7 @@ CROWD = """
 
 @pytest.fixture(scope="module")
 def crowd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    path = tmp_path_factory.mktemp("crowd") / "queue.db"
-    db = schema.connect(str(path))
-    schema.migrate(db, str(path))
-    db.executescript(f"BEGIN; {CROWD} COMMIT;")
-    db.close()
-    yield path
-    path.unlink()
-
-
-@pytest.fixture
-def db(crowd: Path) -> Iterator[sqlite3.Connection]:
-    """The crowd, within a transaction that is rolled back."""
-    db = schema.connect(str(crowd))
-    db.execute("BEGIN")
-    yield db
-    db.execute("ROLLBACK")
-    db.close()
+    yield from crowded(tmp_path_factory.mktemp("crowd"), CROWD)
 
 
 def effort(db: sqlite3.Connection, ask: Callable[[], T]) -> tuple[T, int]:

@@ -61,7 +61,7 @@ def reference(octets: bytes, rule: LineEndRule) -> tuple[bytes | Reply, bytes] |
     return b"".join(re.sub(b"\n", b"\r\n", line) + b"\r\n" for line in unstuffed), rest
 
 
-def agree(octets: bytes, rule: LineEndRule, *ways: Pieces) -> None:
+def check_agreement(octets: bytes, rule: LineEndRule, *ways: Pieces) -> None:
     """Assert that the reader reads this as the reference does, cut in these ways."""
     expected = reference(octets, rule)
     for pieces in (whole, *ways):
@@ -80,7 +80,7 @@ def test_every_mixture_of_line_ends_and_dots(rule: LineEndRule, before: bytes) -
     count = 0
     for length in range(6):
         for mixture in product((b"\r", b"\n", b".", b"a"), repeat=length):
-            agree(before + b"".join(mixture) + b"\r\n.\r\nNOOP\r\n", rule, one_by_one)
+            check_agreement(before + b"".join(mixture) + b"\r\n.\r\nNOOP\r\n", rule, one_by_one)
             count += 1
     assert count == sum(4**length for length in range(6))
 
@@ -90,7 +90,7 @@ def test_every_mixture_with_nul_and_longer_tokens(rule: LineEndRule) -> None:
     tokens = (b"\r\n", b"\n", b".", b"..", b"\x00", b"\r")
     mixtures = list(product(tokens, repeat=4))
     for mixture in mixtures:
-        agree(b"".join(mixture) + b"\r\n.\r\n", rule, one_by_one)
+        check_agreement(b"".join(mixture) + b"\r\n.\r\n", rule, one_by_one)
     assert len(mixtures) == 6**4
 
 
@@ -102,7 +102,9 @@ def test_content_does_not_depend_on_packets(tokens: list[bytes], data: st.DataOb
     octets = b"".join(tokens) + b"\r\n.\r\nMAIL"
     cuts = sorted(data.draw(st.sets(st.integers(0, len(octets)))))
     pieces = [octets[start:end] for start, end in zip([0, *cuts], [*cuts, len(octets)], strict=True)]
-    agree(octets, data.draw(st.sampled_from(LineEndRule)), one_by_one, lambda _: [piece for piece in pieces if piece])
+    check_agreement(
+        octets, data.draw(st.sampled_from(LineEndRule)), one_by_one, lambda _: [piece for piece in pieces if piece]
+    )
 
 
 def stuff(content: bytes) -> bytes:
