@@ -41,13 +41,17 @@ class Cut(NamedTuple):
 
 @dataclass(slots=True)
 class Passed:
-    """What has passed one connection. `cut`: we ended it as `wanted`; `seconds` from its start to its last octet."""
+    """What has passed one connection. `cut`: we ended it as `wanted`; `seconds` from its start to its last octet.
+
+    `problem`: a side that ended by itself, as the system tells it.
+    """
 
     wanted: Cut | None = None
     up: int = 0
     down: int = 0
     cut: bool = False
     seconds: float = 0.0
+    problem: OSError | None = None
     done: threading.Event = field(default_factory=threading.Event)
     begun: float = field(default_factory=time.monotonic)
 
@@ -146,8 +150,8 @@ class CuttingProxy(Server):
             ends.append(socket.create_connection((LOOPBACK, self.target), timeout=self._timeout))
             ends[1].setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._forward(ends, passed, cut)
-        except OSError:  # a side has ended by itself: the other one hears of it
-            pass
+        except OSError as problem:  # a side has ended by itself: the other one hears of it
+            passed.problem = problem
         finally:
             for end in ends:
                 end.close()
