@@ -10,23 +10,28 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import load, memory, report, satellite
+from bench import dead, load, memory, relaying, report, satellite
+from bench.dead import Dead
 from bench.load import LoadError
 from bench.report import Result
 from bench.satellite import Crossing
 from bench.scenarios import SCENARIOS, Scenario, measure, warm_up
 from bench.servers import SERVERS, MailServer, Mailsuite
-from tests.peers.process import PeerError
+from tests.peers.process import PeerError, free_port
 
 _MEMORY = "memory"
-_SATELLITE = "satellite"
 # ioctl_iflags(2): FS_IOC_GETFLAGS, FS_IOC_SETFLAGS, FS_TOPDIR_FL
 _GET_FLAGS, _SET_FLAGS, _TOP_DIRECTORY = 0x80086601, 0x40086602, 0x00020000
 _QUICK = 0.15
+# What stands for itself, and its number of messages.
+_EXTRAS: dict[str, tuple[Callable[..., Crossing | Dead], int]] = {
+    "satellite": (satellite.cross, satellite.MESSAGES),
+    "dead": (dead.measure, dead.MESSAGES),
+}
 _NAMES = [server.name for server in SERVERS]
 
 
@@ -46,18 +51,23 @@ def main(arguments: Sequence[str]) -> int:
         servers, absent = _start(stack, names, base)
         versions = {server.name: server.version() for server in servers}
         results = [_measure_rounds(scenario, servers, options) for scenario in options.scenarios]
+    results += [
+        _measure_relaying(scenario, {options.subject, *options.peers}, options) for scenario in options.relaying
+    ]
     octets: dict[str, float] = {}
     if options.memory:
         octets = _measure_memory([type(server) for server in servers], options)
     peers = [name for name in versions if name != options.subject]
-    if results and peers and options.subject in versions:
+    if options.relaying:
+        peers = sorted({*peers, *relaying.RELAYING} - {options.subject})
+    if results and peers:
         print("\n".join(report.summary_lines(results, options.subject, peers)))
     missed: list[str] = []
     if options.subject == Mailsuite.name:  # the goals are its own
         missed = [sentence for result in results for sentence in result.missed(options.subject)]
-    crossing = _cross(options) if options.satellite else None
-    if crossing is not None and not options.quick and crossing.ratio > satellite.GOAL:
-        missed.append(f"satellite: {crossing.ratio:.2f} times what its octets need, goal {satellite.GOAL}")
+    extras = {name: _look(name, options) for name in _EXTRAS if name in options.extras}
+    if not options.quick:
+        missed += [sentence for extra in extras.values() if extra for sentence in extra.missed()]
     if missed:
         print("\ngoals that were not reached:", *missed, sep="\n  ")
     if options.json:
@@ -68,11 +78,11 @@ def main(arguments: Sequence[str]) -> int:
             "not measured": absent,
             "scenarios": [result.as_json(options.subject) for result in results],
             "octets for an idle connection": octets,
-            "satellite": dataclasses.asdict(crossing) if crossing else None,
+            **{name: dataclasses.asdict(extra) if extra else None for name, extra in extras.items()},
             "goals not reached": missed,
         }
         options.json.write_text(json.dumps(outcome, indent=1) + "\n")
-    failed = any(result.failures for result in results) or (options.satellite and crossing is None)
+    failed = any(result.failures for result in results) or None in extras.values()
     return int(failed or bool(missed and options.check))
 
 
@@ -123,6 +133,31 @@ def _measure_rounds(scenario: Scenario, servers: Sequence[MailServer], options: 
     return result
 
 
+def _measure_relaying(scenario: Scenario, names: set[str], options: argparse.Namespace) -> Result:
+    """All rounds of a scenario in which mail is relayed."""
+    port = free_port()
+    destinations = relaying.DESTINATIONS[scenario.name]
+    with (
+        _scratch(options.directory) as base,
+        relaying.sink(port, base / "sink") as output,
+        relaying.servers(names, destinations, port, base) as servers,
+    ):
+        result = Result(scenario, {server.name: [] for server in servers})
+        for number in range(options.rounds + 1):
+            print(f"{scenario.name}: round {number} of {options.rounds}", file=sys.stderr, flush=True)
+            for server in servers if number % 2 else reversed(servers):
+                if server.name in result.failures:
+                    continue
+                try:
+                    one = relaying.measure(server, scenario, output, timeout=options.timeout)
+                except LoadError as problem:
+                    result.failures[server.name] = str(problem)
+                else:
+                    result.rounds[server.name] += [one] if number else []
+    print("\n".join(report.scenario_lines(result, options.subject)), flush=True)
+    return result
+
+
 def _measure_memory(kinds: Sequence[type[MailServer]], options: argparse.Namespace) -> dict[str, float]:
     """Octets for an idle connection, by server, each started afresh: used memory hides what is new."""
     print("\nmemory: an idle connection, EHLO answered")
@@ -141,17 +176,17 @@ def _measure_memory(kinds: Sequence[type[MailServer]], options: argparse.Namespa
     return octets
 
 
-def _cross(options: argparse.Namespace) -> Crossing | None:
-    """The turn over the satellite link. None, and said why, where it fails."""
-    messages = round(satellite.MESSAGES * (_QUICK if options.quick else 1))
+def _look(name: str, options: argparse.Namespace) -> Crossing | Dead | None:
+    """One of the extras. None, and said why, where it fails."""
+    measured, count = _EXTRAS[name]
     with _scratch(options.directory) as base:
         try:
-            crossing = satellite.cross(base, messages, timeout=options.timeout)
+            extra = measured(base, round(count * (_QUICK if options.quick else 1)), timeout=options.timeout)
         except (PeerError, LoadError, AssertionError) as problem:
-            print(f"\nsatellite: failed: {problem}")
+            print(f"\n{name}: failed: {problem}")
             return None
-    print("\n".join(crossing.lines()))
-    return crossing
+    print("\n".join(extra.lines()))
+    return extra
 
 
 @contextlib.contextmanager
@@ -180,7 +215,7 @@ def _spread(directory: Path) -> None:
 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    names = [*(scenario.name for scenario in SCENARIOS), _MEMORY, _SATELLITE]
+    names = [*(scenario.name for scenario in (*SCENARIOS, *relaying.SCENARIOS)), _MEMORY, *_EXTRAS]
     parser.add_argument("--quick", action="store_true", help="few messages, two rounds: does it run at all?")
     parser.add_argument("--only", help=f"scenarios, by commas: {','.join(names)}")
     parser.add_argument("--rounds", type=int, help="how often each is measured (5)")
@@ -195,13 +230,15 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     only = _chosen(parser, options.only, names)
     options.peers = _chosen(parser, options.peers, _NAMES)
-    options.memory, options.satellite = _MEMORY in only, _SATELLITE in only
+    options.memory = _MEMORY in only
+    options.extras = [name for name in _EXTRAS if name in only]
     options.rounds = options.rounds or (2 if options.quick else 5)
     options.connections = options.connections or (300 if options.quick else 1000)
     factor = _QUICK if options.quick else 1.0
     if options.messages:
         factor = options.messages / SCENARIOS[0].load.messages
     options.scenarios = [scenario.scaled(factor) for scenario in SCENARIOS if scenario.name in only]
+    options.relaying = [scenario.scaled(factor) for scenario in relaying.SCENARIOS if scenario.name in only]
     return options
 
 

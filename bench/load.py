@@ -42,10 +42,11 @@ def generator() -> str:
     return f"bench.load, because {missing}" if missing else "smtp-source of Postfix"
 
 
-def send(load: Load, port: int, *, timeout: float) -> float:
+def send(load: Load, port: int, *, timeout: float, recipient: str = RECIPIENT) -> float:
     """Send it all and return the seconds from start to last reply. Raises `LoadError`."""
     if smtpstone.why_missing():
         command = _own_command(load, port)
+        assert recipient == RECIPIENT, "ours knows one recipient"
     else:
         command = smtpstone.smtp_source_command(
             port,
@@ -55,7 +56,7 @@ def send(load: Load, port: int, *, timeout: float) -> float:
             keep=load.keep,
             recipients=load.recipients,
             sender=SENDER,
-            recipient=RECIPIENT,
+            recipient=recipient,
         )
     environment = postfix.environment()
     started = time.perf_counter()

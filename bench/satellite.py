@@ -56,6 +56,11 @@ class Crossing:
             f"  the turn took {self.seconds:.1f} s: {self.ratio:.2f} times that (goal: at most {GOAL})",
         ]
 
+    def missed(self) -> list[str]:
+        """The goal that was not reached, as a sentence."""
+        is_missed = self.ratio > GOAL
+        return [f"satellite: {self.ratio:.2f} times what its octets need, goal {GOAL}"] if is_missed else []
+
 
 def cross(directory: Path, messages: int = MESSAGES, *, timeout: float = 300.0) -> Crossing:
     """Pull so many messages over the link. Raises `PeerError`, `LoadError`, `AssertionError`."""

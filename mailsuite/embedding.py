@@ -22,6 +22,7 @@ from zope.interface import implementer
 from mailsuite.delivery.tasks import uncancelled
 from mailsuite.interfaces import IAuthenticator, IDraft, IRouter, ISpool
 from mailsuite.mail.envelope import Envelope
+from mailsuite.mail.origin import Origin
 from mailsuite.mail.route import Target
 from mailsuite.net.factory import ConnectionFactory
 from mailsuite.net.tls import ServerTLS
@@ -126,7 +127,13 @@ class _Draft:
         self._chunks.append(data)
 
     async def commit(
-        self, envelope: Envelope, targets: Sequence[Target], *, name: str | None = None, received: int = 0
+        self,
+        envelope: Envelope,
+        targets: Sequence[Target],
+        *,
+        name: str | None = None,
+        received: int = 0,
+        origin: Origin | None = None,
     ) -> None:
         chunks, self._chunks = self._chunks, []
         await uncancelled(self._take(Received(self.queue_id, envelope, tuple(targets), b"".join(chunks))))

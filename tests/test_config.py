@@ -14,6 +14,7 @@ from mailsuite.config import Settings, SettingsError, split_host_port
 
 ROOT = Path(__file__).parent.parent
 PULL = {"name": "x", "provider": "odmr.example", "username": "u", "password": "p"}
+AGENT = {"name": "x", "type": "discard"}
 
 
 def parse(**table):
@@ -42,7 +43,7 @@ def parse(**table):
         ),
         ({"hostname": 3}, "m.toml: hostname = 3: input should be a valid string"),
         ({"accounts": {"postmaster": "admin"}}, "m.toml: accounts.postmaster = 'admin': it is not an address"),
-        ({"route": [{"domain": "*"}]}, "m.toml: route[0]: say either `next_hop` or `hold = true`."),
+        ({"route": [{"domain": "*"}]}, "m.toml: route[0]: say either `next_hop`, `agent` or `hold = true`."),
         ({"route": [{"domain": "*", "next_hop": "a:0"}]}, "m.toml: route[0].next_hop = 'a:0': it is not a host"),
         (
             {"route": [{"domain": "*", "next_hop": "a", "username": "u", "tls": "required"}]},
@@ -67,7 +68,7 @@ def parse(**table):
         ),
         (
             {"route": [{"domain": "*", "next_hop": "a", "hold": True, "relay": True}]},
-            "m.toml: route[0]: say either `next_hop` or `hold = true`.",
+            "m.toml: route[0]: say either `next_hop`, `agent` or `hold = true`.",
         ),
         (
             {"route": [{"domain": "*", "next_hop": "a", "password": "p"}]},
@@ -116,6 +117,45 @@ def parse(**table):
         ),
         ({"pull": [{**PULL, "password": ""}]}, "m.toml: pull[0].password: it is empty; write the password there"),
         ({"pull": [{"name": "x", "provider": "y", "username": "u"}]}, "m.toml: pull[0].username: it needs a password"),
+        ({"relay": {"rate": "fast"}}, "m.toml: relay.rate = 'fast': give messages and a time, as in"),
+        ({"relay": {"rate": "0/s"}}, "m.toml: relay.rate = '0/s': give messages and a time, as in"),
+        ({"relay": {"key": "k"}}, "m.toml: relay.key: there is no relay.certificate to go with it"),
+        ({"forwarding": {"srs_domain": "not one"}}, "m.toml: forwarding.srs_domain = 'not one': it is not a domain"),
+        ({"forwarding": {"srs_secret_file": "f"}}, "m.toml: forwarding.srs_secret_file: senders are rewritten only"),
+        ({"agent": [{"name": "relay", "type": "pipe"}]}, "m.toml: agent[0].name: 'relay' is taken; give it another."),
+        ({"agent": [AGENT, AGENT]}, "m.toml: agent[1].name: there is another agent 'x'"),
+        ({"agent": [{"name": "X y", "type": "pipe"}]}, "m.toml: agent[0].name = 'X y'"),
+        ({"route": [{"agent": "y"}], "agent": [AGENT]}, "m.toml: route[0].agent: there is no [[agent]] 'y'"),
+        ({"route": [{"agent": "x", "hold": True}], "agent": [AGENT]}, "m.toml: route[0]: say either"),
+        ({"route": [{"next_hop": ["a", "mx:b c"]}]}, "m.toml: route[0].next_hop: it is not a domain name"),
+        ({"route": [{"next_hop": "mx:a.example", "tls": "implicit"}]}, "m.toml: route[0].tls: hosts of an MX"),
+        ({"route": [{"domain": "a.example", "lmtp": True}]}, "m.toml: route[0].lmtp: it is for a next hop of our own"),
+        (
+            {"route": [{"sender": "@a.example", "tls": "required"}]},
+            "m.toml: route[0]: what is said of the hosts of a domain's MX",
+        ),
+        ({"route": [{"sender": "@a.example", "relay": True}]}, "m.toml: route[0].relay: whoever sends can forge"),
+        (
+            {"route": [{"sender": "a.example", "hold": True}]},
+            "m.toml: route[0].sender = 'a.example': it is not an address",
+        ),
+        (
+            {"route": [{"recipient": "a@*.example", "hold": True}]},
+            "m.toml: route[0].recipient = 'a@*.example': it is not",
+        ),
+        (
+            {"route": [{"recipient": "a@b.example", "domain": "b.example", "hold": True}]},
+            "m.toml: route[0].domain: `recipient` has its domain already",
+        ),
+        (
+            {"route": [{"sender": "@a.example", "hold": True}, {"sender": "@a.example", "next_hop": "b"}]},
+            "m.toml: route[1]: it is never reached; put it before the route for '*'.",
+        ),
+        (
+            {"route": [{"domain": ".b.example", "hold": True}, {"domain": "a.b.example", "next_hop": "b"}]},
+            "m.toml: route[1]: it is never reached; put it before the route for '.b.example'.",
+        ),
+        ({"route": [{"next_hop": "a", "key": "k"}]}, "m.toml: route[0].key: there is no certificate to go with it"),
         ({"retry": {"first": float("inf")}}, "m.toml: retry.first = inf: input should be a finite number"),
     ],
 )
@@ -132,6 +172,20 @@ def test_a_fault_is_one_sentence_with_file_key_reason_and_cure(table, sentence):
 def test_where_nobody_is_warned_the_time_of_warnings_does_not_matter(terms):
     [customer] = parse(customer=[{"name": "x", "domains": ["x.example"], **terms}]).customer
     assert customer.hold_time == 2 * 86400
+
+
+def test_routes_may_differ_in_their_conditions_alone():
+    routes = [
+        {"recipient": "a@here.example", "hold": True},
+        {"sender": "@a.example", "next_hop": "a.example"},
+        {"sender": "<>", "next_hop": ["b.example", "mx:c.example"]},
+        {"domain": "slow.example", "rate": "600/h"},
+        {"next_hop": "d.example"},
+        {"recipient": "b@here.example", "hold": True},
+    ]
+    found = parse(route=routes).route
+    assert [route.next_hop for route in found[1:3]] == [("a.example",), ("b.example", "mx:c.example")]
+    assert found[3].rate == pytest.approx(1 / 6)
 
 
 def test_every_fault_is_told_at_once():
@@ -235,7 +289,7 @@ def test_the_sample_configuration_names_every_key_and_only_true_defaults(tmp_pat
     expected = set(keys(Settings)) - {f"{table}.password_file" for table in ("customer", "pull", "route")}
     assert expected <= named | {"local.options"}
     defaults, said = Settings(), Settings.parse(sample, "etc", tmp_path)
-    for part in ("limits", "receive", "spool", "retry", "on_demand"):
+    for part in ("limits", "receive", "spool", "retry", "reports", "on_demand"):
         assert getattr(said, part) == getattr(defaults, part)
 
 

@@ -26,10 +26,10 @@ PEER = IPv4Address("TCP", "192.0.2.7", 40_000)
 
 @implementer(IRouter)
 class Anywhere:
-    async def resolve(self, recipient, submitter, *, trusted):
+    async def resolve(self, recipient, submitter, *, trusted, sender=None):
         return [Target(recipient, self.destination(recipient))]
 
-    def destination(self, address):
+    def destination(self, address, sender=None):
         return Destination("anywhere")
 
 

@@ -19,6 +19,10 @@ from mailsuite.admin.demo import demo
 from mailsuite.admin.doctor.command import doctor
 from mailsuite.admin.etrn import etrn
 from mailsuite.admin.pull import network_up, pull
+from mailsuite.admin.queue.command import queue
+from mailsuite.admin.route import route
+from mailsuite.admin.send.command import send
+from mailsuite.admin.trace import trace
 from mailsuite.config import Settings, SettingsError
 from mailsuite.config.customers import customer_value
 
@@ -117,7 +121,7 @@ def check(context: Context, file: Path | None) -> None:
         click.echo(f"Note: {note}.", err=True)
 
 
-for _command in (demo, domain, user, alias, customer, pull, network_up, etrn, doctor):
+for _command in (demo, domain, user, alias, customer, queue, trace, route, send, pull, network_up, etrn, doctor):
     root.add_command(_command)
 customer.add_command(show_customer)
 

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import click
 
 _UNBOUNDED = 10_000  # characters in a line
+_GAP = "   "  # between columns
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -44,6 +45,18 @@ def print_rows(rows: Sequence[Mapping[str, object]], titles: Mapping[str, str], 
     for row in rows:
         table.add_row(*(Text(_cell(row[key])) for key in titles))
     Console(width=None if sys.stdout.isatty() else _UNBOUNDED, highlight=False).print(table)
+
+
+def columns(rows: Sequence[Mapping[str, object]], titles: Mapping[str, str]) -> list[str]:
+    """A table's lines, each cell in one of them: for long lists, which `print_rows` takes too long for."""
+    cells = [[_cell(row[key]) for key in titles] for row in rows]
+    heads = list(titles.values())
+    widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
+    rule = ["-" * width for width in widths]
+    return [
+        _GAP.join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in (heads, rule, *cells)
+    ]
 
 
 def _cell(value: object) -> str:

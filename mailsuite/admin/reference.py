@@ -31,7 +31,8 @@ _HEAD = """\
 One TOML file, named by `twistd mailsuite --config FILE` and `mailsuite --config FILE`. Every key is optional.
 `mailsuite check FILE` tells what is wrong with one. `etc/mailsuite.toml` holds every key, commented out.
 
-Durations are seconds, or text such as `"5m"`, `"4h"`, `"5d"`. Sizes are octets, or text such as `"50 MiB"`.
+Durations are seconds, or text such as `"5m"`, `"4h"`, `"5d"`. Sizes are octets, or text such as `"50 MiB"`. Rates are
+messages a second, or text such as `"10/s"`, `"100/m"`, `"600/h"`.
 Relative paths begin at `data_directory`, and that begins at the directory of the configuration file.
 """
 
@@ -77,13 +78,18 @@ def _kind(field: FieldInfo) -> str:
         return "duration"
     if config.is_size(field):
         return "size"
+    if config.is_rate(field):
+        return "rate"
     annotation: Any = field.annotation
     if isinstance(annotation, types.UnionType):
         annotation = next(part for part in typing.get_args(annotation) if part is not type(None))
     if typing.get_origin(annotation) is typing.Literal:
         return ", ".join(f"`{json.dumps(choice)}`" for choice in typing.get_args(annotation))
     if typing.get_origin(annotation) is tuple:
-        return "list of networks" if IPv4Network in _leaves(annotation) else "list of text"
+        leaves = set(_leaves(annotation))
+        return (
+            "list of networks" if IPv4Network in leaves else "list of durations" if float in leaves else "list of text"
+        )
     if typing.get_origin(annotation) is dict:
         return "table"
     return _PLAIN_TYPES[annotation] if isinstance(annotation, type) else "text"

@@ -9,11 +9,14 @@ paths begin at `data_directory`, and that begins at the directory of the configu
 """
 
 from mailsuite.config.on_demand import Customer, OnDemand, Pull
+from mailsuite.config.relaying import MX, Agent, Route
 from mailsuite.config.settings import Settings, SettingsError
-from mailsuite.config.tables import Listen, Route
-from mailsuite.config.values import is_duration, is_size, split_host_port
+from mailsuite.config.tables import Listen
+from mailsuite.config.values import is_duration, is_rate, is_size, split_host_port
 
 __all__ = [
+    "MX",
+    "Agent",
     "Customer",
     "Listen",
     "OnDemand",
@@ -22,6 +25,7 @@ __all__ = [
     "Settings",
     "SettingsError",
     "is_duration",
+    "is_rate",
     "is_size",
     "split_host_port",
 ]

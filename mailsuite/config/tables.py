@@ -1,14 +1,13 @@
-"""The tables of a mail server's configuration: what it listens on, what it takes in, where mail goes."""
+"""The tables of a mail server's configuration: what it listens on, what it takes in, where it keeps that."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, field_validator
 
-from mailsuite.config.values import Duration, Networks, Size, Table, split_host_port
-from mailsuite.config.values import address as address_of
+from mailsuite.config.values import Duration, Networks, Size, Table
 from mailsuite.config.values import domain as domain_of
 from mailsuite.mail.address import parse_mailbox
 
@@ -118,6 +117,9 @@ class Spool(Table):
     process: bool = Field(
         default=True, description="Whether the database has a process of its own; it is faster, and costs some 30 MB."
     )
+    history_time: Duration = Field(
+        default=30 * 86400.0, description="How long the history of a message is kept after it has left the queue."
+    )
 
 
 class Local(Table):
@@ -129,77 +131,3 @@ class Local(Table):
         description='What the agent is told. `maildir`: `directory` ("maildirs"), `layout` '
         '("{domain}/{local}"), `sync` ("auto", "files", "filesystem"), `process` (true).',
     )
-
-
-class Route(Table):
-    """Where mail for a domain goes; the first route that fits is taken."""
-
-    domain: str = Field(description='"example.net", ".example.net" for its sub-domains, "*" for all others.')
-    next_hop: str | None = Field(
-        default=None,
-        description='The host to relay to, "mx.example.net" or "mx.example.net:2525"; its MX is not asked.',
-    )
-    hold: bool = Field(default=False, description="Keep the mail until it is asked for.")
-    relay: bool = Field(default=False, description="Whether strangers may send to this domain through us (backup MX).")
-    lmtp: bool = Field(default=False, description="Whether the next hop speaks LMTP.")
-    tls: Literal["none", "opportunistic", "required", "verified", "implicit"] = Field(
-        default="opportunistic",
-        description="TLS to the next hop: never, where it is offered, always, always with a certificate that "
-        "proves the name, or so from the first octet.",
-    )
-    username: str | None = Field(default=None, description="The account we authenticate with there; TLS is needed.")
-    password: SecretStr | None = Field(default=None, description="Its password.")
-    password_file: Path | None = Field(default=None, description="A file whose first line is the password.")
-
-    @field_validator("domain")
-    @classmethod
-    def _is_pattern(cls, value: str) -> str:
-        if value == "*":
-            return value
-        return f".{domain_of(value[1:])}" if value.startswith(".") else domain_of(value)
-
-    @field_validator("next_hop")
-    @classmethod
-    def _is_next_hop(cls, value: str | None) -> str | None:
-        if value is not None:
-            split_host_port(value, 25)
-        return value
-
-
-class Relay(Table):
-    """How mail is handed to other servers."""
-
-    tls: Literal["none", "opportunistic", "required", "verified"] = Field(
-        default="opportunistic", description="TLS to hosts that the MX records name."
-    )
-    ca_file: Path | None = Field(
-        default=None, description="PEM file of the authorities to trust; by default the system's."
-    )
-    port: int = Field(default=25, ge=1, le=65535, description="The port of hosts that the MX records name.")
-    source_address: str | None = Field(default=None, description="The address that connections leave from.")
-    concurrency: int = Field(default=5, ge=1, description="Most connections at once to one destination.")
-    resolver: str | None = Field(
-        default=None, description='The DNS server to ask, "127.0.0.1:53"; by default those of /etc/resolv.conf.'
-    )
-
-    @field_validator("source_address")
-    @classmethod
-    def _isaddress_of(cls, value: str | None) -> str | None:
-        return None if value is None else address_of(value)
-
-    @field_validator("resolver")
-    @classmethod
-    def _is_name_server(cls, value: str | None) -> str | None:
-        if value is not None:
-            address_of(split_host_port(value, 53)[0])
-        return value
-
-
-class Retry(Table):
-    """When deferred mail is tried again."""
-
-    first: Duration = Field(default=300.0, description="The wait after the first failure; it doubles with each.")
-    longest: Duration = Field(default=4 * 3600.0, description="The longest wait.")
-    jitter: float = Field(default=0.1, ge=0, lt=1, description="The part of each wait that is left to chance.")
-    expire: Duration = Field(default=5 * 86400.0, description="How long mail is tried before it is returned.")
-    expire_bounces: Duration = Field(default=86400.0, description="The same for reports, which are then dropped.")

@@ -4,26 +4,19 @@ from __future__ import annotations
 
 import re
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
-from typing import Annotated
+from types import UnionType
+from typing import Annotated, Union, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.fields import FieldInfo
 
 from mailsuite.mail.address import domain_key, is_domain
+from mailsuite.mail.duration import seconds_of
 
-_DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([smhdw]?)\s*")
-_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_RATE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*/\s*([smhd])\s*")
 _SIZE = re.compile(r"\s*(\d+)\s*(|[KMG]i?B?)\s*", re.IGNORECASE)
 _FACTORS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
-
-
-def _duration(value: object) -> object:
-    if isinstance(value, str):
-        match = _DURATION.fullmatch(value)
-        if match is None:
-            raise ValueError('give seconds as a number, or text such as "30s", "5m", "4h", "5d"')
-        return float(match[1]) * _SECONDS[match[2]]
-    return value
 
 
 def _size(value: object) -> object:
@@ -32,6 +25,15 @@ def _size(value: object) -> object:
         if match is None:
             raise ValueError('give octets as a number, or text such as "256 KiB", "50 MiB"')
         return int(match[1]) * _FACTORS[match[2][:1].lower()]
+    return value
+
+
+def _rate(value: object) -> object:
+    if isinstance(value, str):
+        match = _RATE.fullmatch(value)
+        if match is None or not float(match[1]):
+            raise ValueError('give messages and a time, as in "10/s", "100/m" or "600/h"')
+        return float(match[1]) / _SECONDS[match[2]]
     return value
 
 
@@ -59,13 +61,14 @@ def address(value: str) -> str:
         raise ValueError("it is not an IP address; write it as in 192.0.2.1 or 2001:db8::1") from None
 
 
-Duration = Annotated[float, BeforeValidator(_duration), Field(ge=0, allow_inf_nan=False)]
+Duration = Annotated[float, BeforeValidator(seconds_of), Field(ge=0, allow_inf_nan=False)]
+Rate = Annotated[float, BeforeValidator(_rate), Field(gt=0, allow_inf_nan=False)]  # messages a second
 Size = Annotated[int, BeforeValidator(_size), Field(ge=0)]
 
 
 def is_duration(field: FieldInfo) -> bool:
     """Whether a key takes a duration."""
-    return _read_by(field) is _duration
+    return _read_by(field) is seconds_of
 
 
 def is_size(field: FieldInfo) -> bool:
@@ -73,8 +76,16 @@ def is_size(field: FieldInfo) -> bool:
     return _read_by(field) is _size
 
 
+def is_rate(field: FieldInfo) -> bool:
+    """Whether a key takes a rate."""
+    return _read_by(field) is _rate
+
+
 def _read_by(field: FieldInfo) -> object:
-    return next((part.func for part in field.metadata if isinstance(part, BeforeValidator)), None)
+    # `Duration | None` is told by what is in the union.
+    inner = get_args(field.annotation) if get_origin(field.annotation) in (Union, UnionType) else ()
+    said = (*field.metadata, *(part for one in inner for part in getattr(one, "__metadata__", ())))
+    return next((part.func for part in said if isinstance(part, BeforeValidator)), None)
 
 
 Networks = tuple[Annotated[IPv4Network | IPv6Network, BeforeValidator(_network)], ...]

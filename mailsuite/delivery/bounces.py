@@ -1,74 +1,162 @@
-"""Bounces: the report that a sender gets about recipients that failed for good.
+"""Bounces, and the other reports: who hears what became of a message, and in which words (RFC 3461, RFC 5321 6.1).
 
-One report for all recipients of a message that fail at once. Mail with the null reverse-path never bounces (RFC 5321
-section 6.1), and a report that nobody would take is dropped with a line in the log: its sender cannot be told.
+The sender is told of what he asked for, of failures and delays where he has not said what he wants, and of success at a
+server that will not tell him only where he wants to know. The null reverse-path gets no report (RFC 5321 section
+4.5.5); what has none and fails goes to the postmaster, where the settings say so, but never twice. A report that nobody
+would take is dropped with a line in the log: its sender cannot be told.
+
+A message that must travel by TLS only is never returned whole, and its reports ask for the same (RFC 8689 section 5).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Final
 
 from twisted.logger import Logger
 
+from mailsuite.delivery.gathering import Case
 from mailsuite.interfaces import DirectoryUnavailable, IRouter, Refused
-from mailsuite.mail.content import Content
-from mailsuite.mail.envelope import Body, Envelope
-from mailsuite.mail.queue import Delivery, Outcome, Recipient, Report
-from mailsuite.mail.report import HEADER_LIMIT, failure_report, needs_smtputf8
+from mailsuite.mail import steps
+from mailsuite.mail.address import Address
+from mailsuite.mail.envelope import Envelope
+from mailsuite.mail.history import Event
+from mailsuite.mail.options import PLAIN, MessageOptions, Notify, Return
+from mailsuite.mail.origin import Origin
+from mailsuite.mail.plain import plain
+from mailsuite.mail.queue import Delivery, Message, Outcome, Recipient, Report, Result
+from mailsuite.mail.reports import EVENTS, HEADER_LIMIT, Reported, compose
+from mailsuite.mail.route import Target
+
+_POSTMASTER: Final = Address("postmaster", "")  # RFC 5321 section 4.1.1.3: our own
+_GRAVEST: Final = (Result.FAILED, Result.DEFERRED, Result.RELAYED, Result.DELIVERED)
+
+
+@dataclass(frozen=True, slots=True)
+class ReportSettings:
+    """What reports are like.
+
+    `double_bounces`: the postmaster reads what fails and has no sender. `return_size` is the largest message, in
+    octets, that is returned whole to whom wants it; `gather` how many seconds one report waits for more of the same
+    message.
+    """
+
+    double_bounces: bool = False
+    return_size: int = 50 * 1024
+    gather: float = 5.0
+
+
+DEFAULTS: Final = ReportSettings()
 
 
 class Bounces:
-    """Composes reports and routes them to the reverse-path. `hostname` is the host that reports."""
+    """Composes reports and routes them to their readers. `hostname` is the host that reports."""
 
     _log = Logger()
 
-    def __init__(self, router: IRouter, hostname: str) -> None:
+    def __init__(self, router: IRouter, hostname: str, settings: ReportSettings = DEFAULTS) -> None:
+        self.settings = settings
         self._router = router
         self._hostname = hostname
 
-    async def compose(
-        self, delivery: Delivery, failures: Sequence[tuple[Recipient, Outcome]], now: float
-    ) -> Report | None:
-        """The report about these recipients; None where nobody can be told.
+    def is_told(self, delivery: Delivery, recipient: Recipient, outcome: Outcome) -> bool:
+        """Whether somebody hears of this outcome; of a deferred one when it is late."""
+        event = EVENTS.get(outcome.result)
+        if event is None:
+            return False
+        if delivery.reverse_path is None:
+            # A notice that the postmaster does not get is not told to the postmaster.
+            return event is Notify.FAILURE and self.settings.double_bounces and not _is_for_postmaster(recipient)
+        if outcome.result is Result.RELAYED:
+            if delivery.message.envelope.options.by_trace and recipient.options.notify != Notify(0):
+                return True  # RFC 2852 section 4.1.4
+            if outcome.dsn_passed_on:
+                return False  # RFC 3461 section 5.2.1
+        return recipient.options.wants(event)
 
-        Raises `DirectoryUnavailable` where it is not known, now, whether the reverse-path takes mail.
+    def excerpt(self, message: Message) -> int:
+        """How many octets of a message a report on its failure needs."""
+        return self.settings.return_size if self._is_returned(message) else HEADER_LIMIT
+
+    async def compose(self, case: Case, reported: Sequence[Reported], now: float) -> tuple[Report, Event] | None:
+        """The report about these recipients of a case, with the step for its history; None where nobody can be told.
+
+        Raises `DirectoryUnavailable` where it is not known, now, whether its reader takes mail.
         """
-        message = delivery.message
-        reader = message.envelope.reverse_path
-        if reader is None:
+        message = case.message
+        reader = case.reader or _POSTMASTER
+        targets = await self._targets(message, reader)
+        if not targets:
             return None
+        results = {one.outcome.result for one in reported}
+        # RFC 3461 section 6.2: without a failure only the header is returned.
+        whole = Result.FAILED in results and self._is_returned(message)
+        content = await self._read(case, self.settings.return_size if whole else HEADER_LIMIT)
+        # Unique without chance: of a recipient of a message the same is told once, or at another time.
+        key = reported[0].recipient.key
+        message_id = f"<{message.queue_id}.{key}.{int(now * 1000)}@{self._hostname}>"
+        composed = compose(
+            message,
+            reader,
+            reported,
+            content,
+            whole=whole and len(content) == message.size,
+            hostname=self._hostname,
+            now=now,
+            message_id=message_id,
+        )
+        why = next(result for result in _GRAVEST if result in results)
+        envelope = Envelope(None, composed.body, composed.smtputf8, options=_options(message))
+        report = Report(envelope, composed.octets, tuple(targets), Origin(message_id=message_id))
+        return report, steps.reported(message, reader, why, now)
+
+    def _is_returned(self, message: Message) -> bool:
+        """Whether all of a message that fails is returned (RFC 3461 section 4.3)."""
+        options = message.envelope.options
+        wanted = message.envelope.reverse_path is None or options.ret is Return.FULL
+        return wanted and not options.require_tls and message.size <= self.settings.return_size
+
+    async def _targets(self, message: Message, reader: Address) -> Sequence[Target]:
         try:
-            targets = await self._router.resolve(reader, None, trusted=True)
+            targets: Sequence[Target] = await self._router.resolve(reader, None, trusted=True, sender=None)
         except Refused as refused:
             if refused.reply.is_transient:  # a customer whose mail is held is over quota, or cannot be asked
                 raise DirectoryUnavailable(f"no report to <{reader}>: {refused.reply}") from None
             self._log.warn(
                 "{queue_id}: no report to <{reader}>: {reply}",
                 queue_id=message.queue_id,
-                reader=str(reader),
+                reader=plain(str(reader)),
                 reply=str(refused.reply),
             )
-            return None
-        # Unique without chance: a recipient of a message fails once.
-        message_id = f"<{message.queue_id}.{failures[0][0].key}.{int(now)}@{self._hostname}>"
-        content = failure_report(
-            message,
-            failures,
-            await self._header(message.queue_id, delivery.content),
-            hostname=self._hostname,
-            now=now,
-            message_id=message_id,
-        )
-        utf8 = needs_smtputf8(reader)
-        envelope = Envelope(None, Body.EIGHT_BIT if utf8 else Body.SEVEN_BIT, smtputf8=utf8)
-        return Report(envelope, content, tuple(targets))
+            return ()
+        return targets
 
-    async def _header(self, queue_id: str, content: Content) -> bytes:
-        octets = content.in_memory()
+    async def _read(self, case: Case, limit: int) -> bytes:
+        octets = case.content.in_memory()
         if octets is not None:
-            return octets[:HEADER_LIMIT]
+            return octets[:limit]
+        chunks: list[bytes] = []
         try:
-            return await content.read(0, HEADER_LIMIT)
+            while limit > 0 and (chunk := await case.content.read(sum(map(len, chunks)), limit)):
+                chunks.append(chunk)
+                limit -= len(chunk)
         except OSError as error:  # the sender is told all the same
-            self._log.error("{queue_id}: cannot read the header: {error}", queue_id=queue_id, error=str(error))
-            return b""
+            self._log.error(
+                "{queue_id}: cannot read the header: {error}", queue_id=case.message.queue_id, error=str(error)
+            )
+        return b"".join(chunks)
+
+
+def _is_for_postmaster(recipient: Recipient) -> bool:
+    addresses = chain([recipient.address], () if recipient.original is None else [recipient.original])
+    return any(address.local_part.lower() == _POSTMASTER.local_part for address in addresses)
+
+
+def _options(message: Message) -> MessageOptions:
+    """What is asked for a report: RFC 6710 section 4.6, RFC 8689 section 5."""
+    options = message.envelope.options
+    if options is PLAIN:
+        return PLAIN
+    return MessageOptions(require_tls=options.require_tls, priority=options.priority)

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from zope.interface import implementer
 
-from mailsuite.delivery.routes import Routes
+from mailsuite.delivery.routes import Routes, is_configured
 from mailsuite.interfaces import INextHops
 from mailsuite.mail.address import domain_key, is_address_literal, parse_literal
 from mailsuite.mail.queue import Outcome, Result
@@ -47,16 +47,41 @@ class NextHops:
         self._names = frozenset(domain_key(name) for name in names)
 
     async def find(self, destination: Destination) -> Sequence[NextHop]:
-        hop = self._routes.next_hop(destination)
-        if hop is not None:
-            return await self._exchanges(hop.host, hop) if hop.use_mx else (hop,)
-        domain, default = destination.name, self._routes.default
-        if is_address_literal(domain):
-            return (replace(default, host=str(parse_literal(domain)), use_mx=False),)
-        if "]:" in domain:
+        configured = self._routes.next_hops(destination)
+        if configured:
+            return await self._of_configured(configured)
+        domain = destination.name
+        if is_configured(destination):
             # The routes are others now, and there may have been credentials: it waits for whoever mends that.
             raise _unroutable(Result.DEFERRED, "4.3.5", f"no route leads to {domain} any more")
-        return await self._exchanges(domain, default)
+        like = self._routes.like(domain)
+        if is_address_literal(domain):
+            return (replace(like, host=self._of_literal(domain), use_mx=False),)
+        return await self._exchanges(domain, like)
+
+    async def _of_configured(self, configured: Sequence[NextHop]) -> Sequence[NextHop]:
+        """The hosts in the order of the configuration; those of an MX that gives none are left out beside others."""
+        found: list[NextHop] = []
+        trouble: Unroutable | None = None
+        for hop in configured:
+            if not hop.use_mx:
+                found.append(hop)
+                continue
+            try:
+                found += await self._exchanges(hop.host, hop)
+            except Unroutable as unroutable:
+                trouble = unroutable
+        if found or trouble is None:
+            return found
+        # It is our own configuration that leads nowhere: the mail waits for whoever mends that.
+        status = trouble.outcome.status.of_class(4)
+        raise Unroutable(replace(trouble.outcome, result=Result.DEFERRED, status=status))
+
+    def _of_literal(self, literal: str) -> str:
+        """The address that a literal stands for; one of ours is a loop (RFC 5321 section 5.1)."""
+        if domain_key(literal) in self._names:
+            raise _unroutable(Result.FAILED, "5.4.6", f"{literal} is this host, which does not serve it")
+        return str(parse_literal(literal))
 
     async def _exchanges(self, domain: str, like: NextHop) -> Sequence[NextHop]:
         """The hosts that take mail for a domain, best first, each to be spoken to `like` this one.
@@ -73,7 +98,7 @@ class NextHops:
             # RFC 7505 section 4.1
             raise _unroutable(Result.FAILED, "5.1.10", f"{domain} does not accept mail (null MX)")
         best_first = sorted(self._before_us(domain, exchanges), key=attrgetter("preference"))
-        return [replace(like, host=exchange.host, use_mx=False) for exchange in best_first]
+        return [replace(like, host=exchange.host, use_mx=False, domain=domain_key(domain)) for exchange in best_first]
 
     def _before_us(self, domain: str, exchanges: list[MX]) -> list[MX]:
         """Those that are nearer to the destination than we are (RFC 5321 section 5.1)."""

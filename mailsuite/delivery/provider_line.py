@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from mailsuite.delivery.agents.relay import Addresses, InThread, MakesTLS
+from mailsuite.delivery.agents.relay import Addresses, InThread
 from mailsuite.delivery.pulls import PullPlan
 from mailsuite.delivery.tasks import uncancelled
 from mailsuite.mail import replies
@@ -61,6 +61,13 @@ class DialsLines(Protocol):
         source_address: str | None = None,
     ) -> IsLine:
         """See `mailsuite.net.dialer.Dialer.dial`."""
+
+
+class MakesTLS(Protocol):
+    """What is asked of the TLS settings."""
+
+    def for_host(self, hostname: str, mode: str) -> Any:  # noqa: ANN401 - what Twisted's startTLS takes
+        """See `mailsuite.net.tls.ClientTLS.for_host`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,27 +1,31 @@
 """The router: where a recipient's mail goes, or why it is refused (RFC 5321 section 3.6).
 
 Local mailboxes and aliases come from the directory, domains that are held from the customers, everything else from the
-routes. An address is refused here, at RCPT, if it can be: what was accepted and cannot be delivered would have to be
-bounced to somebody who may never have sent it.
+routes; a route that names its recipient comes before them all. An address is refused here, at RCPT, if it can be: what
+was accepted and cannot be delivered would have to be bounced to somebody who may never have sent it.
+
+Routes look at the sender that the mail leaves under: behind an alias that is its owner, or the rewritten sender.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from mailsuite.delivery.routes import Routes
+from mailsuite.delivery.aliases import Aliases, Leaf
+from mailsuite.delivery.routes import Route, Routes
+from mailsuite.delivery.srs import Forged, Rewriting
 from mailsuite.interfaces import IDirectory, IRouter, Refused
 from mailsuite.mail import replies
 from mailsuite.mail.address import Address, domain_key
 from mailsuite.mail.route import HOLD, MAILDIR, RELAY, Destination, Target
 from mailsuite.mail.session import Identity
 
-_MAX_TARGETS = 10_000  # of one recipient, aliases expanded
-_MAX_DEPTH = 20  # aliases behind aliases
+_EXPIRED = "expired"  # the agent of what an operator has given up
 
 
 class HoldsMail(Protocol):
@@ -41,7 +45,7 @@ class Router:
     Mail for what `held` holds is taken from strangers too, as far as it is admitted there.
 
     `literals` are the address literals by which we are reached (`[192.0.2.1]`): nobody but the postmaster has a mailbox
-    at one.
+    at one. `rewriting` rewrites the senders of what an alias passes on.
     """
 
     _log = Logger()
@@ -54,43 +58,88 @@ class Router:
         local_agent: str = MAILDIR,
         literals: Iterable[str] = (),
         held: HoldsMail | None = None,
+        rewriting: Rewriting | None = None,
     ) -> None:
         self._directory = directory
         self._routes = routes
         self._held = held
         self._local = Destination(local_agent)
         self._literals = frozenset(map(domain_key, literals))
+        self._rewriting = rewriting
+        self._aliases = Aliases(directory, self._plain)
 
-    async def resolve(self, recipient: Address, submitter: Identity | None, *, trusted: bool) -> Sequence[Target]:
-        target = self._target(recipient, recipient)
+    async def resolve(
+        self, recipient: Address, submitter: Identity | None, *, trusted: bool, sender: Address | None = None
+    ) -> Sequence[Target]:
+        if self._rewriting is not None and self._rewriting.is_rewritten(recipient):
+            return await self._returned(self._rewriting, recipient, sender)
+        target = self._target(recipient, sender)
         if target is None:
-            return await self._admitted(self._expand(recipient))
-        if self._is_held(target.address):
+            return await self._admitted(self._behind_alias(recipient, sender))
+        if target.destination.agent == HOLD and self._is_held(target.address):
             await self._admit(target.address)
             return (target,)
         permitted = trusted or submitter is not None or self._is_local(recipient)
-        if not (permitted or self._routes.may_relay(recipient.domain)):
+        if not (permitted or self._routes.may_relay(recipient, sender)):
             raise Refused(replies.RELAYING_DENIED)
         return (target,)
 
-    def destination(self, address: Address) -> Destination:
-        return self._local if self._is_local(address) else self._elsewhere(address)
-
-    def rerouted(self, address: Address, present: Destination) -> Destination:
-        """Where mail that waits under the destination `present` goes by the configuration of now; never refuses.
-
-        What is held leaves only for a mailbox, or for a next hop that the configuration names for its domain. That it
-        is held for nobody any more is no reason to send it to the MX of the domain, which may well be ourselves.
-        """
-        destination = self.destination(address)
-        if present.agent != HOLD or destination.agent != RELAY or self._routes.has_next_hop(address.domain):
-            return destination
-        return present
-
-    def _elsewhere(self, address: Address) -> Destination:
+    def destination(self, address: Address, sender: Address | None = None) -> Destination:
+        if self._is_local(address):
+            route = self._routes.route_of_recipient(address, sender)
+            return self._local if route is None else self._routes.destination_by(route, address)
         if self._is_held(address):
             return Destination(HOLD, address.domain_key)
-        return self._routes.destination(address.domain)
+        return self._routes.destination(address, sender)
+
+    def explain(self, address: Address, sender: Address | None = None) -> Sequence[str]:
+        return tuple(self._explained(address, sender))
+
+    def rerouted(self, address: Address, present: Destination, sender: Address | None = None) -> Destination:
+        """Where mail that waits under the destination `present` goes by the configuration of now; never refuses.
+
+        What is held leaves only for a mailbox, or for where a route says of its domain. That it is held for nobody any
+        more is no reason to send it to the MX of the domain, which may well be ourselves.
+        """
+        if present.agent == _EXPIRED:
+            return present
+        destination = self.destination(address, sender)
+        if present.agent != HOLD or destination.agent in (self._local.agent, HOLD):
+            return destination
+        route = self._routes.route(address, sender)
+        return destination if route is not None and route.is_specific and route.leads else present
+
+    # ------------------------------------------------------------------------------------------- one address
+
+    def _target(self, address: Address, sender: Address | None, recipient: Address | None = None) -> Target | None:
+        """The target that an address is by itself, reached from `recipient`; None for an alias, and for nobody."""
+        if not self._is_local(address):
+            if self._is_held(address):
+                return Target(address, Destination(HOLD, address.domain_key), recipient, rule="held for a customer")
+            return self._routed(address, self._routes.route(address, sender), recipient)
+        route = self._routes.route_of_recipient(address, sender)
+        if route is not None:
+            return self._routed(address, route, recipient)
+        mailbox = self._directory.mailbox(self._plain(address))
+        if mailbox is None:
+            return None
+        # A subaddress is remembered, too.
+        original = recipient or (None if mailbox == address else address)
+        return Target(mailbox, self._local, original, rule="local mailbox")
+
+    def _routed(self, address: Address, route: Route | None, recipient: Address | None) -> Target:
+        rule = "MX of the domain" if route is None else route.rule
+        return Target(address, self._routes.destination_by(route, address), recipient, rule=rule)
+
+    def _is_local(self, address: Address) -> bool:
+        key = address.domain_key
+        return self._directory.is_local_domain(key) or key in self._literals
+
+    def _plain(self, address: Address) -> Address:
+        """What to ask the directory for: a mailbox at one of our own literals is one without a domain."""
+        return Address(address.local_part, "") if address.domain_key in self._literals else address
+
+    # ----------------------------------------------------------------------------------------- what is held
 
     def _is_held(self, address: Address) -> bool:
         return self._held is not None and not self._is_local(address) and self._held.is_held(address.domain_key)
@@ -105,7 +154,7 @@ class Router:
         refusal: Refused | None = None
         for address, target in targets.items():
             try:
-                if self._is_held(address):
+                if target.destination.agent == HOLD and self._is_held(address):
                     await self._admit(address)
             except Refused as refused:
                 if refused.reply.is_transient:
@@ -118,56 +167,95 @@ class Router:
             raise refusal
         return tuple(admitted)
 
-    def _is_local(self, address: Address) -> bool:
-        key = address.domain_key
-        return self._directory.is_local_domain(key) or key in self._literals
+    # --------------------------------------------------------------------------- aliases, and the way back
 
-    def _plain(self, address: Address) -> Address:
-        """What to ask the directory for: a mailbox at one of our own literals is one without a domain."""
-        return Address(address.local_part, "") if address.domain_key in self._literals else address
+    def _behind_alias(self, recipient: Address, sender: Address | None) -> dict[Address, Target]:
+        """What an alias stands for in the end. It may lead anywhere, also to where strangers may not send."""
 
-    def _target(self, address: Address, recipient: Address) -> Target | None:
-        """The target that an address is by itself, reached from `recipient`; None for an alias, and for nobody."""
-        original = None if address == recipient else recipient
-        if not self._is_local(address):
-            return Target(address, self._elsewhere(address), original)
-        mailbox = self._directory.mailbox(self._plain(address))
-        return None if mailbox is None else Target(mailbox, self._local, None if mailbox == recipient else recipient)
+        def target_of(address: Address, owner: Address | None) -> Target | None:
+            if address == recipient:
+                return None  # it has been looked at
+            return self._passed_on(address, self._reverse_path(address, sender, owner), sender, recipient)
 
-    def _expand(self, recipient: Address) -> dict[Address, Target]:
-        """Follow aliases to their ends. An alias may lead anywhere, also to where strangers may not send.
+        return self._aliases.expand(recipient, target_of)
 
-        A branch that leads nowhere, or back into itself, is left out where others lead to somebody.
-        """
-        found: dict[Address, Target] = {}
-        seen = {recipient}
-        # Each address with those that led to it.
-        level: list[tuple[Address, tuple[Address, ...]]] = [(recipient, ())]
-        looped = False
-        for _depth in range(_MAX_DEPTH):
-            following: list[tuple[Address, tuple[Address, ...]]] = []
-            for address, path in level:
-                target = self._target(address, recipient)
-                if target is not None:
-                    found.setdefault(target.address, target)
-                    continue
-                for member in self._members(address, recipient):
-                    if member not in seen:
-                        seen.add(member)
-                        following.append((member, (*path, address)))
-                    elif member == address or member in path:
-                        looped = True
-            if len(found) + len(following) > _MAX_TARGETS:
-                raise Refused(replies.ALIAS_TOO_LARGE)
-            level = following
-        if not found:
-            raise Refused(replies.ALIAS_LOOP if looped or level else replies.NO_SUCH_USER)
-        return found
+    def _passed_on(
+        self, address: Address, reverse_path: Address | None, sender: Address | None, recipient: Address
+    ) -> Target | None:
+        target = self._target(address, reverse_path, recipient)
+        if target is None:
+            return None
+        target = replace(target, rule=f"alias {recipient}; {target.rule}")
+        return target if reverse_path == sender else replace(target, reverse_path=reverse_path)
 
-    def _members(self, address: Address, recipient: Address) -> Sequence[Address]:
-        members = self._directory.alias(self._plain(address))
-        if members is None and address != recipient:
-            self._log.warn(
-                "alias {alias} names {address}, which nobody has", alias=str(recipient), address=str(address)
-            )
-        return members or ()
+    def _reverse_path(self, address: Address, sender: Address | None, owner: Address | None) -> Address | None:
+        """Who is named as the sender to somebody behind an alias."""
+        if sender is None:
+            return None  # RFC 5321 section 4.5.5: what has none is answered by nobody, and stays so
+        if owner is not None:
+            return owner  # RFC 5321 section 3.9.2
+        if self._rewriting is None or self._is_local(address) or self._is_local(sender):
+            return sender
+        return self._rewriting.forward(sender)
+
+    async def _returned(self, rewriting: Rewriting, recipient: Address, sender: Address | None) -> Sequence[Target]:
+        """The targets of an address that we have rewritten: whoever has one got it from us, and may send there."""
+        try:
+            whose = rewriting.reverse(recipient)
+        except Forged as forged:
+            self._log.info("{why}", why=str(forged))
+            raise Refused(replies.NO_SUCH_USER) from None
+        if rewriting.is_rewritten(whose):
+            raise Refused(replies.ALIAS_LOOP)
+        found = await self.resolve(whose, None, trusted=True, sender=sender)
+        return tuple(replace(target, original=recipient, rule=f"SRS; {target.rule}") for target in found)
+
+    # --------------------------------------------------------------------------------------------- in words
+
+    def _explained(self, address: Address, sender: Address | None) -> Iterator[str]:
+        if self._rewriting is not None and self._rewriting.is_rewritten(address):
+            try:
+                whose = self._rewriting.reverse(address)
+            except Forged as forged:
+                yield f"{forged}: refused"
+                return
+            yield f"{address} is a rewritten sender (SRS) of ours: it stands for {whose}"
+            address = whose
+        target = self._target(address, sender)
+        if target is not None:
+            yield self._in_words(target, address)
+            if not self._is_local(address) and not self._is_held(address):
+                may = self._routes.may_relay(address, sender)
+                who = "strangers may send there through us" if may else "only those who may relay can send there"
+                yield f"{address.domain} is not ours: {who}"
+            return
+        leaves: list[Leaf] = []
+        try:
+            found = self._aliases.expand(address, lambda one, owner: self._leaf(one, owner, address, sender), leaves)
+        except Refused as refused:
+            yield f"{address}: refused, {refused.reply}"
+            return
+        for leaf in leaves:
+            owner = "" if leaf.owner is None or sender is None else f", sent under {leaf.owner}, its owner"
+            yield f"{leaf.alias} is an alias of {', '.join(map(str, leaf.members))}{owner}"
+        for target in found.values():
+            yield self._in_words(target, target.address)
+            if target.reverse_path is not None:
+                yield f"{target.address} gets it under the sender {target.reverse_path}"
+
+    def _leaf(self, one: Address, owner: Address | None, recipient: Address, sender: Address | None) -> Target | None:
+        if one == recipient:
+            return None
+        target = self._passed_on(one, self._reverse_path(one, sender, owner), sender, recipient)
+        return target and replace(target, rule=target.rule.partition("; ")[2])
+
+    def _in_words(self, target: Target, address: Address) -> str:
+        destination = target.destination
+        if destination == self._local:
+            return f"{address}: the mailbox {target.address} takes it, by the agent {destination.agent}"
+        if destination.agent == HOLD:
+            return f"{address}: {target.rule}; it is held until it is asked for"
+        if destination.agent == RELAY:
+            way = "the MX is asked" if destination.name == address.domain_key else f"it goes to {destination.name}"
+            return f"{address}: {target.rule}; {way}"
+        return f"{address}: {target.rule}; the agent {destination.agent} takes it"

@@ -7,6 +7,13 @@ that a group of commits brings is there when they look.
 What this holds in memory is bounded: what finds no room waits in the spool. Nothing here is the only copy of
 anything: leases that are not settled come back when the spool is opened again.
 
+An agent that raises has met a defect, ours or its own. What it had in its hands is put on hold, with the traceback in
+its history, and the queue goes on; what it had together with others is tried alone before. Where it had nothing, the
+destination is left alone for a while.
+
+Where rates are limited one timer wakes all that wait for their time. Times are those of the wall: a clock that is set
+back delays what has been deferred, at most by as much as it was set back.
+
 At its start, and only then, what waits is sorted by the configuration of now (`Router.rerouted`). So mail that was
 queued for a domain before it got a customer goes its way, or is held after the next start.
 """
@@ -16,6 +23,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from traceback import format_exception
 from typing import Final
 
 from twisted.application.service import Service
@@ -24,50 +32,52 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from mailsuite.delivery.active import ActiveQueue, Bounds, Load, Surroundings
-from mailsuite.delivery.bounces import Bounces
+from mailsuite.delivery.active import ActiveQueue, DestinationStatus, Surroundings
+from mailsuite.delivery.bounces import Bounces, ReportSettings
+from mailsuite.delivery.looks import Looks
+from mailsuite.delivery.pacing import Bucket, DestinationRules, UniformRules
+from mailsuite.delivery.ready import Bounds, Load
 from mailsuite.delivery.retry import RetrySchedule
 from mailsuite.delivery.run import QueueRun
 from mailsuite.delivery.settlements import Settlements
+from mailsuite.delivery.stand_ins import ExpiredAgent, MissingAgent
 from mailsuite.delivery.tasks import Tasks
-from mailsuite.interfaces import IDeliveryAgent, IQueueRun, IQueueWatcher, IRouter, ISpool, SpoolError
+from mailsuite.interfaces import IDeliveryAgent, IQueueWatcher, IRouter, ISpool, SpoolError
 from mailsuite.mail.address import Address
 from mailsuite.mail.queue import Delivery, Outcome, Result
-from mailsuite.mail.route import HOLD, RELAY, Destination
+from mailsuite.mail.route import EXPIRED, HOLD, RELAY, Destination
 from mailsuite.mail.status import EnhancedStatus
 
 _LONGEST_SLEEP: Final = 300.0  # seconds; nothing should be missed meanwhile, but then it is found
 _SPOOL_PAUSE: Final = 30.0
 _PAST_DUE: Final = 0.01  # seconds; a timer that fires a rounding error too early finds nothing
 _MAX_QUEUES: Final = 10_000  # beyond that, destinations that rest and have nothing in memory are forgotten
-_DEFECT: Final = Outcome(Result.DEFERRED, EnhancedStatus(4, 3, 0), "Local error in delivery")
-
-
-@implementer(IDeliveryAgent)
-class MissingAgent:
-    """Stands in where a destination names an agent that the configuration does not have (any more)."""
-
-    concurrency = 1
-    batch = 1
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    async def deliver(self, run: IQueueRun) -> None:
-        text = f"No delivery agent is called {self.name}"
-        run.fail(Outcome(Result.DEFERRED, EnhancedStatus(4, 3, 5), text))
+_MANY_QUEUES: Final = 2000  # beyond that, those of which nothing is known are forgotten at once
+_FINEST: Final = 5.0  # seconds; wake-ups closer together than this become one
+_LOCAL_ERROR: Final = EnhancedStatus(4, 3, 0)
+_TRACEBACK_LIMIT: Final = 8000  # characters, of the end
+_TEXT_LIMIT: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
 class SchedulerSettings:
-    """When deliveries are tried again, how much is held in memory, and how many seconds runs have to end at a stop."""
+    """When deliveries are tried again, how much is held in memory, and how many seconds runs have to end at a stop.
+
+    `rules` say when and how fast each destination gets its mail; without them that is `retry` and a plain `Pacing` for
+    all. `total_rate` is how many messages a second are relayed at most, to all destinations together. `reports` are for
+    senders.
+    """
 
     retry: RetrySchedule = field(default_factory=RetrySchedule)
     bounds: Bounds = field(default_factory=Bounds)
     grace: float = 30.0
+    rules: DestinationRules | None = None
+    total_rate: float | None = None
+    reports: ReportSettings = field(default_factory=ReportSettings)
 
 
 DEFAULTS: Final = SchedulerSettings()
+Reroute = Callable[[Address, Destination, Address | None], Destination]
 
 
 @implementer(IQueueWatcher)
@@ -91,31 +101,47 @@ class Scheduler(Service):
         hostname: str,
         chance: Callable[[], float],
         settings: SchedulerSettings = DEFAULTS,
-        reroute: Callable[[Address, Destination], Destination] | None = None,
+        reroute: Reroute | None = None,
     ) -> None:
         self._spool = spool
-        self._agents = {agent.name: agent for agent in agents}
+        self._agents: dict[str, IDeliveryAgent] = {EXPIRED: ExpiredAgent()}
+        self._agents.update({agent.name: agent for agent in agents})
         self._router = router
         self._reroute = reroute or self._rerouted
         self._clock = clock
         self._grace = settings.grace
         self._retry = settings.retry
         self._load = Load(settings.bounds)
+        rules = settings.rules or UniformRules(settings.retry)
         self._settlements = Settlements(
             spool,
-            Bounces(router, hostname),
+            Bounces(router, hostname, settings.reports),
             clock,
-            self._retry,
+            rules,
             chance=chance,
             deferred=self._wake_at,
             caught_up=self._look_around,
         )
-        self._around = Surroundings(spool, self._settlements, clock, self._retry, chance, self._load, self._wake_at)
+        self._around = Surroundings(
+            spool,
+            self._settlements,
+            clock,
+            rules,
+            chance,
+            self._load,
+            self._wake_at,
+            self._attend,
+            None if settings.total_rate is None else Bucket(settings.total_rate, clock.seconds()),
+        )
         # Wake-ups closer together than this become one; a small part of what a retry waits at least.
-        self._granularity = self._retry.first / 60
+        self._granularity = min(self._retry.shortest / 60, _FINEST)
         self._queues: dict[Destination, ActiveQueue] = {}
         self._to_start: dict[ActiveQueue, None] = {}
         self._starting: IDelayedCall | None = None
+        self._many = _MANY_QUEUES  # so many, and it is time to forget some
+        self._looks = Looks()
+        self._paced: dict[ActiveQueue, None] = {}
+        self._pacer: IDelayedCall | None = None
         self._timer: IDelayedCall | None = None
         self._earliest = math.inf  # while the spool is being asked for the times: the earliest that is known
         self._scanning = False
@@ -126,7 +152,7 @@ class Scheduler(Service):
 
     @property
     def queue_count(self) -> int:
-        """How many destinations there are with something to do, under way, or at rest."""
+        """How many destinations there are with something to do, under way, at rest, or just done."""
         return len(self._queues)
 
     @property
@@ -145,6 +171,45 @@ class Scheduler(Service):
                 queue.wake()
                 self._attend(queue)
         return await self._spool.hurry(destinations)
+
+    def wake(self, destinations: Iterable[Destination]) -> None:
+        """Look what is due at these destinations, and try it now, also where one rests."""
+        if self.running:
+            for destination in destinations:
+                if destination.agent != HOLD:
+                    queue = self._queue(destination)
+                    queue.wake()
+                    queue.claimable = True
+                    self._attend(queue)
+
+    async def withdraw(self, ids: Iterable[str] | None = None) -> int:
+        """Give back to the spool what is ready of these messages (None: of all) and not under way.
+
+        Tells how many deliveries that were. Their destinations claim nothing for `active.HELD_OFF` seconds, or until
+        `wake`. Raises `SpoolError`; then they are ready as they were.
+        """
+        names = None if ids is None else frozenset(ids)
+        for queue in list(self._queues.values()):
+            await queue.claimed()
+        taken: list[Delivery] = []
+        for queue in list(self._queues.values()):
+            taken += queue.withdraw(names)
+            self._attend(queue)
+        if taken:
+            try:
+                await self._spool.release(taken)
+            except SpoolError:
+                self._make_ready(taken)
+                raise
+        return len(taken)
+
+    async def reroute(self) -> int:
+        """Ask anew where all goes that waits; tell how many recipients were moved. Raises `SpoolError`."""
+        return await self._spool.reroute(self._reroute)
+
+    def status(self) -> Sequence[DestinationStatus]:
+        """How it stands with each destination that has something to do, under way, or that had just now."""
+        return [queue.status() for queue in self._queues.values() if not (queue.is_forgettable and queue.is_quiet)]
 
     def is_busy(self, destination: Destination) -> bool:
         """Whether something is under way there, or will be in a moment; what rests after a failure is not."""
@@ -168,9 +233,10 @@ class Scheduler(Service):
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
-        for call in (self._timer, self._starting):
+        for call in (self._timer, self._starting, self._pacer):
             if call is not None and call.active():
                 call.cancel()
+        self._looks.stop()
         for queue in self._queues.values():
             queue.closed = True
         await self._end_runs()
@@ -180,6 +246,7 @@ class Scheduler(Service):
             left += queue.empty()
         self._queues.clear()
         await self._give_back(left)
+        await self._looks.finished()
         await self._others.finished()
         limit = self._clock.callLater(self._grace, self._settlements.abandon)
         await self._settlements.drained()
@@ -220,12 +287,15 @@ class Scheduler(Service):
         if not self.running or destination.agent == HOLD or self._settlements.is_behind:
             return False
         queue = self._queues.get(destination)
-        return self._load.has_room(size) if queue is None else queue.has_room(size)
+        return self._load.has_room(size, alive=False) if queue is None else queue.has_room(size)
 
     def committed(self, deliveries: Sequence[Delivery]) -> None:
         if not self.running:
             self._others.start(self._give_back(deliveries), "giving leases back")
-            return
+        else:
+            self._make_ready(deliveries)
+
+    def _make_ready(self, deliveries: Iterable[Delivery]) -> None:
         by_destination: dict[Destination, list[Delivery]] = {}
         for delivery in deliveries:
             by_destination.setdefault(delivery.destination, []).append(delivery)
@@ -250,16 +320,21 @@ class Scheduler(Service):
             agent = self._agents.get(destination.agent)
             if agent is None:
                 agent = MissingAgent(destination.agent)
+            if len(self._queues) >= self._many:
+                self._forget(in_haste=True)
             queue = self._queues[destination] = ActiveQueue(destination, agent, self._around)
         return queue
 
     def _attend(self, queue: ActiveQueue) -> None:
-        """See to it that a queue with something to do gets its runs, now or after its rest."""
-        if not queue.has_work:
-            if queue.is_idle and not queue.failures:
-                self._queues.pop(queue.destination, None)
-        elif not queue.is_up:
+        """See to it that a queue with something to do gets its runs: now, after its rest, or when its rate allows."""
+        if not (queue.has_work and self.running):
+            return
+        if not queue.is_up:
             self._wake_at(queue.up_at)
+        elif until := queue.paced_until:
+            self._attend_at(queue, until)
+        elif queue.must_look:
+            self._looks.add(queue)
         elif queue.runs_wanted():
             self._to_start[queue] = None
             if self._starting is None:
@@ -269,26 +344,53 @@ class Scheduler(Service):
         for queue in list(self._queues.values()):
             self._attend(queue)
 
+    def _attend_at(self, queue: ActiveQueue, when: float) -> None:
+        self._paced[queue] = None
+        if self._pacer is None:
+            self._pacer = self._clock.callLater(max(when - self._clock.seconds(), 0.0), self._attend_paced)
+        elif self._pacer.getTime() > when:
+            self._pacer.reset(max(when - self._clock.seconds(), 0.0))
+
+    def _attend_paced(self) -> None:
+        self._pacer = None
+        queues, self._paced = self._paced, {}
+        for queue in queues:
+            self._attend(queue)
+
     def _start_runs(self) -> None:
         self._starting = None
         queues, self._to_start = self._to_start, {}
         for queue in queues:
-            for _ in range(queue.runs_wanted()):
-                queue.runs += 1
-                self._runs.start(self._run(queue), f"a run for {queue.destination}")
+            wanted = queue.runs_wanted()
+            while wanted:
+                permits = queue.begin_run()
+                self._runs.start(self._run(queue, permits), f"a run for {queue.destination}")
+                wanted -= 1
+                if wanted and not queue.runs_wanted():
+                    break  # those before have taken what there was
+            if queue.paced_until:
+                self._attend(queue)  # another one has used up the rate for all
+        if self._timer is not None and self._timer.getTime() - self._clock.seconds() > 2 * _LONGEST_SLEEP:
+            self._timer.reset(self._granularity)  # the clock was set back
 
-    async def _run(self, queue: ActiveQueue) -> None:
-        run = QueueRun(queue)
+    async def _run(self, queue: ActiveQueue, permits: int) -> None:
+        run = QueueRun(queue, self._clock, permits)
         try:
             await queue.agent.deliver(run)
         except CancelledError:
             pass  # we are stopping, or the agent's connection went away: what it held is given back
-        except Exception:  # noqa: BLE001 - a defect of an agent concerns what it had in its hands
+        except Exception as error:  # noqa: BLE001 - a defect of an agent concerns what it had in its hands
             self._log.failure("the agent for {destination} failed", destination=str(queue.destination))
-            run.break_off(_DEFECT)
+            self._put_on_hold(queue, run, error)
         run.end()
-        if self.running:
-            self._attend(queue)
+        self._attend(queue)
+
+    def _put_on_hold(self, queue: ActiveQueue, run: QueueRun, error: Exception) -> None:
+        """A defect was met with what a run has in its hands: nothing more happens to it before somebody has looked."""
+        text = f"A defect was met in delivery: {type(error).__name__}: {error}"[:_TEXT_LIMIT]
+        detail = {"text": text, "traceback": "".join(format_exception(error))[-_TRACEBACK_LIMIT:]}
+        if not run.break_off(Outcome(Result.HELD, _LOCAL_ERROR, text), detail):
+            queue.fail(Outcome(Result.DEFERRED, _LOCAL_ERROR, "Local error in delivery"), (), run)
 
     # ------------------------------------------------------------------------------------------ timer
 
@@ -339,14 +441,18 @@ class Scheduler(Service):
             elif destination.agent != HOLD and self.running:
                 self._queue(destination).claimable = True
 
-    def _rerouted(self, address: Address, present: Destination) -> Destination:
-        destination = self._router.destination(address)
-        return present if present.agent == HOLD and destination.agent == RELAY else destination
+    def _rerouted(self, address: Address, present: Destination, sender: Address | None) -> Destination:
+        destination = self._router.destination(address, sender)
+        kept = present.agent == EXPIRED or (present.agent == HOLD and destination.agent == RELAY)
+        return present if kept else destination
 
-    def _forget(self) -> None:
+    def _forget(self, *, in_haste: bool = False) -> None:
         """Drop the queues that are of no more use, in any case the oldest of too many."""
         now = self._clock.seconds()
         patience = 2 * self._retry.destination_maximum
         for queue in list(self._queues.values()):
-            if queue.is_idle and (queue.up_at + patience < now or len(self._queues) > _MAX_QUEUES):
+            is_done = queue.is_forgettable and (in_haste or queue.is_quiet)
+            is_over = queue.failures and queue.up_at + patience < now
+            if is_done or (queue.is_idle and (is_over or len(self._queues) > _MAX_QUEUES)):
                 del self._queues[queue.destination]
+        self._many = max(_MANY_QUEUES, 2 * len(self._queues))

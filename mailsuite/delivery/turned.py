@@ -16,7 +16,7 @@ from mailsuite.delivery.routes import Routes
 from mailsuite.interfaces import IRouter, Refused
 from mailsuite.mail import replies
 from mailsuite.mail.address import Address
-from mailsuite.mail.route import RELAY, Destination, Target
+from mailsuite.mail.route import HOLD, Destination, Target
 from mailsuite.mail.session import Identity
 
 
@@ -28,14 +28,27 @@ class TurnedRouter:
         self._router = router
         self._routes = routes
 
-    async def resolve(self, recipient: Address, submitter: Identity | None, *, trusted: bool) -> Sequence[Target]:
+    async def resolve(
+        self, recipient: Address, submitter: Identity | None, *, trusted: bool, sender: Address | None = None
+    ) -> Sequence[Target]:
         """See `IRouter`. Relaying onward is permitted to the provider, whatever `trusted` says of its address."""
         del trusted
-        if self.destination(recipient).agent == RELAY and not self._routes.names(recipient.domain):
+        if not self._is_ours(recipient, sender):
             raise Refused(replies.NOT_OUR_DOMAIN)
-        targets: Sequence[Target] = await self._router.resolve(recipient, submitter, trusted=True)
+        targets: Sequence[Target] = await self._router.resolve(recipient, submitter, trusted=True, sender=sender)
         return targets
 
-    def destination(self, address: Address) -> Destination:
-        destination: Destination = self._router.destination(address)
+    def destination(self, address: Address, sender: Address | None = None) -> Destination:
+        destination: Destination = self._router.destination(address, sender)
         return destination
+
+    def explain(self, address: Address, sender: Address | None = None) -> Sequence[str]:
+        sentences: Sequence[str] = self._router.explain(address, sender)
+        return sentences
+
+    def _is_ours(self, address: Address, sender: Address | None) -> bool:
+        destination = self.destination(address, sender)
+        if destination.agent == HOLD or destination != self._routes.destination(address, sender):
+            return True  # it is held here, or local
+        route = self._routes.route(address, sender)
+        return route is not None and route.is_specific

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from ipaddress import IPv4Network, IPv6Network, ip_address
+from typing import Final
+
+LOOPBACK: Final = (IPv4Network("127.0.0.0/8"), IPv6Network("::1/128"))
 
 
 def is_within(host: str, networks: Iterable[IPv4Network | IPv6Network]) -> bool:

@@ -90,6 +90,7 @@ TOO_BIG = _make(552, "5.3.4", "Message too big for this system")  # RFC 1870 sec
 BARE_CR_IN_CONTENT = _make(554, "5.6.0", "A bare CR stands in the content")
 BARE_LF_IN_CONTENT = _make(554, "5.6.0", "A bare LF stands in the content")
 ROUTING_LOOP = _make(554, "5.4.6", "Routing loop detected: too many Received lines")
+FORWARDING_LOOP = _make(554, "5.4.6", "Routing loop detected: it went to this alias before")
 ALIAS_LOOP = _make(550, "5.4.6", "The alias leads back to itself")
 ALIAS_TOO_LARGE = _make(550, "5.2.4", "The alias stands for too many addresses")
 

@@ -98,3 +98,8 @@ def _tcp_info(peer: Peer, name: str) -> str:
     literal = f"[IPv6:{host}]" if ":" in host else f"[{host}]"
     name = _NOT_IN_HELO.sub("?", name[:_MAX_HELO])
     return f" ({name} {literal})" if name else f" ({literal})"
+
+
+def delivered_to_line(address: Address) -> bytes:
+    """The Delivered-To line that says to whom a message went on from here (RFC 9228), its CRLF included."""
+    return f"Delivered-To: {_CONTROL.sub('?', str(address))}\r\n".encode("utf-8", "replace")

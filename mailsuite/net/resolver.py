@@ -1,7 +1,9 @@
 """The resolver: where mail for a domain goes, and under what addresses a host is reached.
 
 Every answer is one of: records; none, for good (`DnsFailure`, not temporary); or unknown for now (`DnsFailure`,
-temporary). At most twenty hosts, and twenty addresses, are used of however many there are. DNSSEC is not looked at.
+temporary). At most twenty hosts, and twenty addresses, are used of however many there are; what an answer says of names
+that nobody asked for is left out. Answers are kept as long as they say, those that there is nothing for a short while.
+DNSSEC is not looked at.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from twisted.python.filepath import FilePath
 
 from mailsuite.mail.address import domain_key
 from mailsuite.net.addresses import parse_address
+from mailsuite.net.answers import Answers, Known
 
 _log = Logger()
 
@@ -32,6 +35,9 @@ _MOST: Final = 20
 _LOOK_INTERVAL: Final = 60.0  # seconds
 _NAME: Final = re.compile(r"(?=.{1,253}\Z)[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*")
 _TRIES: Final = (2, 4, 8)  # seconds for an answer, then another try
+_NOTHING: Final = 60.0  # seconds for which nothing is asked again that there is not
+_HOSTS_FILE: Final = 5  # seconds for which what stands in a file of hosts is believed
+_MAX_ALIASES: Final = 16
 
 
 class MX(NamedTuple):
@@ -111,7 +117,7 @@ class NameServers(client.Resolver):
 def system_resolver(reactor: IReactorTime, servers: Sequence[tuple[str, int]] | None = None) -> IResolver:
     """What the machine is configured for: /etc/hosts, then the name servers of /etc/resolv.conf, or these `servers`."""
     names = NameServers(reactor, Path("/etc/resolv.conf"), servers)
-    chain: IResolver = ResolverChain([HostsFile(), names])  # type: ignore[no-untyped-call]
+    chain: IResolver = ResolverChain([HostsFile(ttl=_HOSTS_FILE), names])  # type: ignore[no-untyped-call]
     return chain
 
 
@@ -135,6 +141,8 @@ class Resolver:
         self._random = random
         self._limit = limit
         self._ipv6_first = ipv6_first
+        self._exchanges: Answers[list[MX]] = Answers(clock)
+        self._of_hosts: Answers[list[str]] = Answers(clock)
 
     async def mx(self, domain: str) -> list[MX]:
         """The hosts that take mail for a domain, the first to try first.
@@ -143,27 +151,36 @@ class Resolver:
         Raises `DnsFailure`.
         """
         name = _checked(domain)
+        found = await self._exchanges.get(name, lambda: self._ask_mx(name))
+        # RFC 5321 section 5.1: hosts of the same preference are tried in random order, each time anew.
+        return sorted(found, key=lambda one: (one.preference, self._random.random()))
+
+    async def _ask_mx(self, name: str) -> Known[list[MX]]:
         try:
-            answers = await self._ask(name, self._inner.lookupMailExchange)
+            answers, ttl = await self._ask(name, self._inner.lookupMailExchange)
         except DnsFailure as failure:
             if failure.temporary:
                 raise
             # A name that the DNS does not know may still stand in /etc/hosts.
-            await self.addresses(name)
-            answers = []
+            try:
+                await self.addresses(name)
+            except DnsFailure as nowhere:
+                if nowhere.temporary:
+                    raise
+                return Known(None, _NOTHING, nowhere)
+            return Known([MX(0, name)], _HOSTS_FILE)
         found = [record for record in answers if isinstance(record, dns.Record_MX)]
         if not found:
-            return [MX(0, name)]
+            return Known([MX(0, name)], ttl)
         best: dict[str, int] = {}
         for record in found:
             host = record.name.name.decode("ascii", "replace").rstrip(".").lower()
             if host and record.preference < best.get(host, 65536):
                 best[host] = record.preference
         if not best:
-            return [NULL_MX]
-        # RFC 5321 section 5.1: hosts of the same preference are tried in random order.
+            return Known([NULL_MX], ttl)
         chosen = nsmallest(_MOST, best.items(), key=lambda item: (item[1], self._random.random()))
-        return [MX(preference, host) for host, preference in chosen]
+        return Known([MX(preference, host) for host, preference in chosen], ttl)
 
     async def addresses(self, host: str) -> list[str]:
         """The IP addresses of a host; an address stands for itself. Raises `DnsFailure`."""
@@ -174,29 +191,36 @@ class Resolver:
         questions = [self._inner.lookupAddress, self._inner.lookupIPV6Address]
         if self._ipv6_first:
             questions.reverse()
-        asked = [Deferred.fromCoroutine(self._ask_calmly(name, question)) for question in questions]
+        asked = [Deferred.fromCoroutine(self._addresses_calmly(name, question)) for question in questions]
         results = [await one for one in asked]
-        found = [
-            address
-            for result in results
-            if not isinstance(result, DnsFailure)
-            for address in map(_address_of, result)
-            if address is not None
-        ]
+        found = [address for result in results if not isinstance(result, DnsFailure) for address in result]
         if found:
             return list(dict.fromkeys(found))[:_MOST]
         failures = [result for result in results if isinstance(result, DnsFailure)]
         failures.sort(key=lambda failure: not failure.temporary)
         raise failures[0] if failures else DnsFailure(name, "has no address", temporary=False)
 
-    async def _ask_calmly(self, name: str, question: Callable[..., Awaitable[Any]]) -> list[Any] | DnsFailure:
+    async def _addresses_calmly(self, name: str, question: Callable[..., Awaitable[Any]]) -> list[str] | DnsFailure:
         try:
-            return await self._ask(name, question)
+            return await self._of_hosts.get((question, name), lambda: self._ask_address(name, question))
         except DnsFailure as failure:
             return failure
 
-    async def _ask(self, name: str, question: Callable[..., Awaitable[Any]]) -> list[Any]:
-        """The payloads of the answers; empty where the name exists without such records."""
+    async def _ask_address(self, name: str, question: Callable[..., Awaitable[Any]]) -> Known[list[str]]:
+        try:
+            answers, ttl = await self._ask(name, question)
+        except DnsFailure as failure:
+            if failure.temporary:
+                raise
+            return Known(None, _NOTHING, failure)
+        found = list(dict.fromkeys(filter(None, map(_address_of, answers))))
+        return Known(found[:_MOST], ttl)
+
+    async def _ask(self, name: str, question: Callable[..., Awaitable[Any]]) -> tuple[list[Any], float]:
+        """The payloads of the answers, and for how many seconds they hold.
+
+        They are empty where the name exists without such records.
+        """
         try:
             asked: Any = question(name, _TRIES)
             answers, _authority, _additional = await asked.addTimeout(self._limit, self._clock)
@@ -208,11 +232,25 @@ class Resolver:
             raise DnsFailure(name, "no answer from the name servers", temporary=True) from None
         except DomainError as error:
             if type(error) is DomainError:  # a file of hosts, which does not have it
-                return []
+                return [], _HOSTS_FILE
             raise DnsFailure(name, f"the name servers fail ({type(error).__name__})", temporary=True) from None
         except Exception as error:  # noqa: BLE001 - no socket, no memory: nothing that says there is no such name
             raise DnsFailure(name, f"cannot ask the name servers ({error})", temporary=True) from None
-        return [answer.payload for answer in answers]
+        return _of_name(name, answers)
+
+
+def _of_name(name: str, answers: Sequence[Any]) -> tuple[list[Any], float]:
+    """What is said of a name, and of those that it is an alias of; no more than that is believed."""
+    aliases: dict[bytes, bytes] = {}
+    for answer in answers:
+        if isinstance(answer.payload, dns.Record_CNAME) and answer.payload.name is not None:
+            aliases.setdefault(answer.name.name.lower(), answer.payload.name.name.lower())
+    names = [name.encode("ascii")]
+    while len(names) <= _MAX_ALIASES and (further := aliases.get(names[-1])) is not None and further not in names:
+        names.append(further)
+    told = [answer for answer in answers if answer.name.name.lower().rstrip(b".") in names]
+    ttl = min((float(answer.ttl) for answer in told), default=_NOTHING)
+    return [answer.payload for answer in told], ttl
 
 
 def _checked(name: str) -> str:

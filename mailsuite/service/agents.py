@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
@@ -13,11 +13,15 @@ from zope.interface import implementer
 from mailsuite import plugins
 from mailsuite.config import Settings
 from mailsuite.delivery.agents.relay import RelayAgent, RelayAgentSettings
-from mailsuite.interfaces import IAgentParts, IDeliveryAgent, IDeliveryAgentMaker, INextHops
+from mailsuite.interfaces import IAgentParts, IDeliveryAgent, IDeliveryAgentMaker, INextHops, IQueueRun, ITLSPolicies
 from mailsuite.net.dialer import Dialer
 from mailsuite.net.resolver import Resolver
 from mailsuite.net.tls import ClientTLS
 from mailsuite.service.errors import StartError
+from mailsuite.service.routes import shortest_waits
+
+_REST: Final = 30.0  # seconds for which a host that has failed is left alone, where destinations wait that long
+_LONGEST_REST: Final = 240.0
 
 
 @implementer(IAgentParts)
@@ -32,9 +36,21 @@ class AgentParts:
 
 
 def make_relay_agent(
-    settings: Settings, lent: IAgentParts, next_hops: INextHops, resolver: Resolver, dialer: Dialer, tls: ClientTLS
+    settings: Settings,
+    lent: IAgentParts,
+    next_hops: INextHops,
+    resolver: Resolver,
+    dialer: Dialer,
+    tls: ClientTLS,
+    policies: ITLSPolicies | None = None,
 ) -> RelayAgent:
-    """The agent for everything that leaves by SMTP: what is queued, and what is held where ETRN asks for it."""
+    """The agent for everything that leaves by SMTP: what is queued, and what is held where ETRN asks for it.
+
+    Without `policies` TLS is by the configuration alone.
+    """
+    relay = settings.relay
+    # Half of what destinations wait at first: it is their schedule that counts.
+    first, longest = shortest_waits(settings)
     return RelayAgent(
         next_hops,
         dialer,
@@ -42,34 +58,58 @@ def make_relay_agent(
         lent.in_thread,
         RelayAgentSettings(
             settings.hostname,
-            concurrency=settings.relay.concurrency,
-            source_address=settings.relay.source_address,
+            concurrency=max(relay.concurrency, *(route.concurrency or 0 for route in settings.route), 0),
+            connections=relay.connections,
+            source_address=relay.source_address,
+            connections_per_source=relay.connections_per_source,
+            rest=min(_REST, first / 2),
+            longest_rest=min(_LONGEST_REST, longest / 2),
         ),
         addresses=resolver.addresses,
+        clock=lent.reactor,
+        policies=policies,
     )
 
 
-def make_local_agent(settings: Settings, lent: IAgentParts) -> IDeliveryAgent:
-    """The agent for local mailboxes, a plugin. Raises `StartError`."""
-    maker = _maker(settings.local.agent)
-    try:
-        agent: IDeliveryAgent = maker.make(settings.local.options, lent)
-    except ValueError as error:
-        raise StartError(f"local.options: {error}") from None
-    return agent
+@implementer(IDeliveryAgent)
+class NamedAgent:
+    """An agent under the name that the configuration gives it: several of one kind are different agents."""
+
+    def __init__(self, name: str, agent: IDeliveryAgent) -> None:
+        self.name = name
+        self.concurrency: int = agent.concurrency
+        self.batch: int = agent.batch
+        self._agent = agent
+
+    async def deliver(self, run: IQueueRun) -> None:
+        await self._agent.deliver(run)
 
 
-def _maker(name: str) -> IDeliveryAgentMaker:
+def make_agents(settings: Settings, lent: IAgentParts) -> list[IDeliveryAgent]:
+    """The agent for local mailboxes, and those of [[agent]]: all of them plugins. Raises `StartError`."""
+    local = settings.local
+    agents = [_made("local.agent", local.agent, "local.options", local.options, lent)]
+    for number, table in enumerate(settings.agent):
+        key = f"agent[{number}]"
+        agents.append(NamedAgent(table.name, _made(f"{key}.type", table.type, f"{key}.options", table.options, lent)))
+    return agents
+
+
+def _made(type_key: str, name: str, options_key: str, options: dict[str, Any], lent: IAgentParts) -> IDeliveryAgent:
     makers = {maker.name: maker for maker in getPlugins(IDeliveryAgentMaker, plugins)}
     if name not in makers:
         known = ", ".join(sorted(makers)) or "none"
-        raise StartError(f"local.agent = {name!r}: there is no such delivery agent; those installed are: {known}")
-    return makers[name]
+        raise StartError(f"{type_key} = {name!r}: there is no such delivery agent; those installed are: {known}")
+    try:
+        agent: IDeliveryAgent = makers[name].make(options, lent)
+    except ValueError as error:
+        raise StartError(f"{options_key}: {error}") from None
+    return agent
 
 
-def try_local_agent(settings: Settings) -> None:
-    """Make the local agent, to see that its options are right. Raises `StartError`."""
-    make_local_agent(settings, AgentParts(settings, Clock(), _in_no_thread))
+def try_agents(settings: Settings) -> None:
+    """Make the agents, to see that their options are right. Raises `StartError`."""
+    make_agents(settings, AgentParts(settings, Clock(), _in_no_thread))
 
 
 def _in_no_thread(_function: Callable[..., Any], *_args: Any) -> Deferred[Any]:

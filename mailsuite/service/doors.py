@@ -49,6 +49,7 @@ def make_door(listen: Listen, parts: Parts, state: State) -> Door:
         customers=parts.customers,
         quota=parts.quota,
         refused_login=parts.refusals,
+        service=listen.service,
     )
 
 
@@ -70,6 +71,8 @@ def offers(settings: Settings, listen: Listen) -> tuple[Offer, Offer]:
         require_tls=submission,
         require_auth=submission,
         checkpoint=settings.on_demand.checkpoint and listen.service in {"smtp", "submission"},
+        dsn=True,
+        requiretls=True,
         line_ends=LineEndRule(settings.receive.line_ends),
         max_errors=settings.limits.errors,
     )

@@ -1,4 +1,4 @@
-"""What looks wrong with the pulls, though nothing forbids it: told in the log at the start, and by `mailsuite check`.
+"""What looks wrong with routes and pulls, though nothing forbids it: told at the start, and by `mailsuite check`.
 
 A domain that nobody has added here is the usual one: what a provider holds for it is refused when it is pulled.
 """
@@ -41,10 +41,14 @@ def doubts(
     """
     held = frozenset(domain_key(domain) for customer in settings.customer for domain in customer.domains)
     routes = make_routes(settings)
+    if local is not None:
+        yield from _of_routes(settings, local)
     for plan in make_plans(settings):
         if local is not None:
             yield from _of_domains(plan, routes, local, is_held or held.__contains__)
-            has_any = local or settings.customer or any(route.domain != "*" for route in settings.route)
+            has_any = (
+                local or settings.customer or any(route.domain != "*" or route.recipient for route in settings.route)
+            )
             if not plan.domains and not has_any:
                 yield (
                     f"pull {plan.name}: no domain is local or has a [[route]] of its own here, so nothing that comes "
@@ -55,6 +59,21 @@ def doubts(
                 f"pull {plan.name}: it pushes, and no [[route]] leads to {plan.smarthost}, so nothing is ever sent; "
                 f'add one with domain = "*" and next_hop = "{plan.smarthost}:587", or name the host of yours in '
                 "push_host, or take `push` out"
+            )
+
+
+def _of_routes(settings: Settings, local: frozenset[str]) -> Iterator[str]:
+    domain = settings.forwarding.srs_domain
+    if domain is not None and domain not in local:
+        yield (
+            f"forwarding: {domain} is not local, so its postmaster gets no mail; add it by "
+            f"`mailsuite domain add {domain}`, and see that its MX leads here"
+        )
+    for number, route in enumerate(settings.route):
+        if route.domain in local:
+            yield (
+                f"route[{number}]: {route.domain} is local, so its mail does not go by a route; name those who are "
+                f'meant in `recipient`, as in "*@{route.domain}", or let it go by `mailsuite domain del {route.domain}`'
             )
 
 

@@ -15,6 +15,8 @@ from mailsuite.accounts.reader import DirectoryReader
 from mailsuite.accounts.refusals import Refusals
 from mailsuite.accounts.snapshot import Directory
 from mailsuite.config import Settings
+from mailsuite.delivery.bounces import ReportSettings
+from mailsuite.delivery.managing import Managing
 from mailsuite.delivery.next_hops import NextHops
 from mailsuite.delivery.on_demand.admission import Admission
 from mailsuite.delivery.on_demand.holding import Holding
@@ -24,16 +26,26 @@ from mailsuite.delivery.on_demand.quota import Quota
 from mailsuite.delivery.on_demand.recipients import Callouts, Commands, Recipients
 from mailsuite.delivery.router import Router
 from mailsuite.delivery.scheduler import Scheduler, SchedulerSettings
+from mailsuite.delivery.tls_reports import ReportRules, keep_aside, report_agent
 from mailsuite.interfaces import INextHops
 from mailsuite.mail.address import parse_mailbox
+from mailsuite.mail.tls_policy import TLSResult
 from mailsuite.net.dialer import Dialer
 from mailsuite.net.limits import ConnectionLimits
 from mailsuite.net.resolver import Resolver, system_resolver
 from mailsuite.net.timeouts import Timeouts
-from mailsuite.net.tls import ClientTLS
-from mailsuite.service.agents import AgentParts, make_local_agent, make_relay_agent
+from mailsuite.service.agents import AgentParts, make_agents, make_relay_agent
 from mailsuite.service.on_demand import configured_customers, on_demand_settings
-from mailsuite.service.routes import make_retry, make_routes, name_servers, optional_path, own_literals
+from mailsuite.service.routes import (
+    make_retry,
+    make_rewriting,
+    make_routes,
+    name_servers,
+    own_literals,
+    own_names,
+)
+from mailsuite.service.tls_policies import make_client_tls, make_tls_policies, make_validating_resolver
+from mailsuite.service.tls_reports import make_tls_reports
 from mailsuite.session.checkpoints import Checkpoints
 from mailsuite.session.loglines import LogLines
 from mailsuite.spool.sqlite import SqliteSpool
@@ -60,7 +72,8 @@ class Parts:
         )
         self.resolver = Resolver(system_resolver(reactor, name_servers(settings)), reactor, chance)
         self.dialer = Dialer(reactor, timeouts=self.timeouts, resolver=self.resolver)
-        self.client_tls = ClientTLS(optional_path(settings, settings.relay.ca_file))
+        self.client_tls = make_client_tls(settings, reactor.seconds)
+        self.validating = make_validating_resolver(settings, reactor)
 
         # The accounts.
         reader = DirectoryReader(settings.path(settings.accounts.file))
@@ -92,6 +105,7 @@ class Parts:
             spill=settings.spool.large,
             reserve=settings.spool.reserve,
             history_time=settings.on_demand.history_time,
+            journal_time=settings.spool.history_time,
             partials_time=settings.on_demand.checkpoint_time,
             process=settings.spool.process,
             lost=lost,
@@ -100,27 +114,50 @@ class Parts:
         self.quota = Quota(self.customers, self.spool, self.reactor)
         self.refusals = Refusals(self.authenticator.find, self.spool, reactor)
         self.commands = Commands(self.in_thread)
-        routes = make_routes(settings)
-        next_hops = HeldHops(self.customers, NextHops(routes, self.resolver, [settings.hostname]))
+        routes = self.routes = make_routes(settings)
+        self.next_hops = next_hops = HeldHops(self.customers, NextHops(routes, self.resolver, own_names(settings)))
+        self.rewriting = make_rewriting(settings, self.seconds)
         self.router = Router(
             self.directory,
             routes,
             local_agent=settings.local.agent,
             literals=own_literals(settings),
             held=self._admission(next_hops),
+            rewriting=self.rewriting,
+        )
+        addresses = self.resolver.addresses
+        self.tls_reports = make_tls_reports(
+            settings, reactor, self.validating, addresses, self.in_thread, self.spool, self.router, chance.random
+        )
+        note = _uncounted if self.tls_reports is None else self.tls_reports.note
+        self.tls_policies = make_tls_policies(
+            settings, reactor, self.validating, addresses, self.in_thread, note, chance.random
         )
         lent = AgentParts(settings, reactor, self.in_thread)
-        relay = make_relay_agent(settings, lent, next_hops, self.resolver, self.dialer, self.client_tls)
+        relay = make_relay_agent(
+            settings, lent, next_hops, self.resolver, self.dialer, self.client_tls, self.tls_policies
+        )
+        rerouted = keep_aside(self.router.rerouted)
         self.scheduler = Scheduler(
             self.spool,
-            [make_local_agent(settings, lent), relay],
+            [*make_agents(settings, lent), relay, report_agent(relay)],
             self.router,
             reactor,
             hostname=settings.hostname,
             chance=chance.random,
-            settings=SchedulerSettings(retry=make_retry(settings), grace=settings.stop_time),
-            reroute=self.router.rerouted,
+            settings=SchedulerSettings(
+                retry=make_retry(settings),
+                grace=settings.stop_time,
+                rules=ReportRules(routes),
+                total_rate=settings.relay.total_rate,
+                reports=ReportSettings(
+                    double_bounces=settings.reports.double_bounces == "postmaster",
+                    return_size=settings.reports.return_size,
+                ),
+            ),
+            reroute=rerouted,
         )
+        self.managing = Managing(self.spool, self.scheduler, rerouted, wake_hosts=relay.wake)
 
         # What is held for customers.
         self.on_demand = OnDemand(
@@ -149,3 +186,7 @@ class Parts:
     def in_thread(self, function: Callable[..., Any], *args: Any) -> Deferred[Any]:
         """Run blocking work in the reactor's thread pool."""
         return deferToThreadPool(self.reactor, self.reactor.getThreadPool(), function, *args)
+
+
+def _uncounted(_result: TLSResult) -> None:
+    """Nobody is told what comes of TLS."""

@@ -9,14 +9,15 @@ from twisted.logger import Logger
 
 from mailsuite.config import Settings
 from mailsuite.net.listener import ListenError, NotHandedOver, parse_endpoint
-from mailsuite.net.tls import ClientTLS, TLSSettingsError
-from mailsuite.service.agents import try_local_agent
+from mailsuite.net.tls import TLSSettingsError
+from mailsuite.service.agents import try_agents
 from mailsuite.service.endpoints import is_on_loopback, place_of
 from mailsuite.service.errors import StartError
 from mailsuite.service.on_demand import check_customers
 from mailsuite.service.pulls import make_plans
-from mailsuite.service.routes import make_routes, optional_path
+from mailsuite.service.routes import make_routes
 from mailsuite.service.state import load_tls
+from mailsuite.service.tls_policies import make_client_tls
 
 _log = Logger()
 
@@ -28,10 +29,10 @@ def preflight(settings: Settings) -> None:
     try:
         if settings.tls.certificate is not None:
             load_tls(settings)
-        ClientTLS(optional_path(settings, settings.relay.ca_file))
+        make_client_tls(settings)
     except TLSSettingsError as error:
         raise StartError(f"tls: {error}") from None
-    try_local_agent(settings)
+    try_agents(settings)
     make_routes(settings)
     check_customers(settings)
     make_plans(settings)

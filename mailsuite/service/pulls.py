@@ -100,6 +100,8 @@ def _turn(parts: Parts, routes: Routes) -> Callable[[PullPlan], tuple[Core, Sess
         settings.hostname,
         max_size=settings.limits.message_size or None,
         checkpoint=settings.on_demand.checkpoint,
+        dsn=True,
+        requiretls=True,
         line_ends=LineEndRule(settings.receive.line_ends),
         max_errors=_MAX_ERRORS,
     )

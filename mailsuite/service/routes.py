@@ -2,47 +2,92 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 from mailsuite import config
 from mailsuite.config import Settings, split_host_port
+from mailsuite.delivery.pacing import Pacing
 from mailsuite.delivery.retry import RetrySchedule
 from mailsuite.delivery.routes import Route, Routes
+from mailsuite.delivery.srs import Rewriting
 from mailsuite.mail import password_file
 from mailsuite.mail.address import literal_of
 from mailsuite.mail.route import NextHop
 from mailsuite.service.endpoints import place_of
 from mailsuite.service.errors import StartError
 
+_SMTP: Final = 25
+_SUBMISSIONS: Final = 465  # RFC 8314 section 3.3
+
 
 def make_routes(settings: Settings) -> Routes:
     """The routes with their passwords. Raises `StartError`."""
     relay = settings.relay
-    default = NextHop("", port=relay.port, use_mx=True, tls=relay.tls)
+    default = NextHop(
+        "",
+        port=relay.port,
+        use_mx=True,
+        tls=relay.tls,
+        certificate=optional_path(settings, relay.certificate),
+        key=optional_path(settings, relay.key),
+        source_address=relay.source_address,
+    )
     try:
-        return Routes((_route(settings, route) for route in settings.route), default=default)
+        return Routes(
+            (_route(settings, number, route, default) for number, route in enumerate(settings.route)),
+            default=default,
+            retry=make_retry(settings),
+            pacing=_pacing(settings),
+        )
     except ValueError as error:
         raise StartError(f"route: {error}") from None
 
 
-def _route(settings: Settings, route: config.Route) -> Route:
-    if route.next_hop is None:
-        return Route(route.domain, hold=route.hold, relay=route.relay)
-    host, port = split_host_port(route.next_hop, 465 if route.tls == "implicit" else 25)
+def _route(settings: Settings, number: int, route: config.Route, default: NextHop) -> Route:
+    hop = _hop(settings, number, route, default)
+    return Route(
+        route.domain,
+        tuple(_named(hop, name, route) for name in route.next_hop),
+        hold=route.hold,
+        relay=route.relay,
+        recipient=route.recipient,
+        sender=route.sender,
+        agent=route.agent,
+        like=None if hop == default else hop,
+        retry=_retry(settings, route) if route.says_when else None,
+        pacing=_pacing(settings, route) if route.says_how_fast else None,
+        name=f"route[{number}]",
+    )
+
+
+def _hop(settings: Settings, number: int, route: config.Route, default: NextHop) -> NextHop:
+    """How a route wants its next hops spoken to, or the hosts of the MX of its domains."""
     password = None if route.password is None else route.password.get_secret_value()
     if route.password_file is not None:
-        password = read_password(settings, route.password_file, f"route {route.domain}")
-    hop = NextHop(
-        host,
-        port,
-        tls=route.tls,
+        password = read_password(settings, route.password_file, f"route[{number}]")
+    own = route.certificate is not None
+    return replace(
+        default,
+        tls=route.tls or default.tls,
         username=route.username,
         password=password,
         lmtp=route.lmtp,
         password_file=optional_path(settings, route.password_file),
+        certificate=optional_path(settings, route.certificate) if own else default.certificate,
+        key=optional_path(settings, route.key) if own else default.key,
+        source_address=route.source_address or default.source_address,
     )
-    return Route(route.domain, hop, hold=route.hold, relay=route.relay)
+
+
+def _named(hop: NextHop, name: str, route: config.Route) -> NextHop:
+    """The next hop of a route that is written like this."""
+    if name.startswith(config.MX):
+        return replace(hop, host=name.removeprefix(config.MX))
+    host, port = split_host_port(name, _SUBMISSIONS if route.tls == "implicit" else _SMTP)
+    return replace(hop, host=host, port=port, use_mx=False)
 
 
 def read_password(settings: Settings, file: Path, owner: str) -> str:
@@ -54,16 +99,68 @@ def read_password(settings: Settings, file: Path, owner: str) -> str:
 
 
 def make_retry(settings: Settings) -> RetrySchedule:
-    """When deliveries are tried again."""
+    """When deliveries are tried again, where no route says more."""
+    return _retry(settings, None)
+
+
+def shortest_waits(settings: Settings) -> tuple[float, float]:
+    """The shortest wait of any destination after a first failure, and the shortest of the longest waits."""
+    schedules = [make_retry(settings), *(_retry(settings, route) for route in settings.route if route.says_when)]
+    first = min(min(one.first, one.shortest) for one in schedules)
+    return first, max(first, min(min((one.destination_maximum, *one.waits[-1:])) for one in schedules))
+
+
+def _retry(settings: Settings, route: config.Route | None) -> RetrySchedule:
     retry = settings.retry
+    lifetime, delay_report, waits = retry.expire, retry.delay_report, retry.schedule
+    if route is not None:
+        lifetime = lifetime if route.expire is None else route.expire
+        delay_report = delay_report if route.delay_report is None else route.delay_report
+        waits = route.schedule or waits
     return RetrySchedule(
         first=max(retry.first, 1.0),
         maximum=max(retry.longest, retry.first, 1.0),
         jitter=retry.jitter,
-        lifetime=retry.expire,
-        bounce_lifetime=retry.expire_bounces,
+        lifetime=lifetime,
+        bounce_lifetime=min(retry.expire_bounces, lifetime),
         destination_maximum=max(min(retry.longest, 3600.0), 1.0),
+        waits=waits,
+        greylisted=retry.greylisted,
+        delay_report=delay_report,
     )
+
+
+def _pacing(settings: Settings, route: config.Route | None = None) -> Pacing:
+    """How fast destinations get their mail: as in [relay], but for what a route says."""
+    relay = settings.relay
+    most = route.concurrency if route is not None and route.concurrency is not None else relay.concurrency
+    rate = route.rate if route is not None and route.rate is not None else relay.rate
+    return Pacing(first=min(Pacing().first, most), most=most, rate=rate)
+
+
+def srs_secret_file(settings: Settings) -> Path:
+    """Where the secret of SRS lies that we make ourselves."""
+    return settings.data_directory / "srs.key"
+
+
+def make_rewriting(settings: Settings, seconds: Callable[[], float]) -> Rewriting | None:
+    """What rewrites the senders of mail that is passed on, if anything; it needs a secret to begin."""
+    domain = settings.forwarding.srs_domain
+    return None if domain is None else Rewriting(domain, seconds)
+
+
+def known_srs_secret(settings: Settings) -> str | None:
+    """The secret of SRS where there is one that can be read; for commands, which make none."""
+    file = settings.forwarding.srs_secret_file
+    try:
+        return srs_secret_file(settings).read_bytes().hex() if file is None else read_password(settings, file, "")
+    except (OSError, StartError):
+        return None
+
+
+def own_names(settings: Settings) -> list[str]:
+    """The names and address literals that we ourselves go by."""
+    return [settings.hostname, *own_literals(settings)]
 
 
 def name_servers(settings: Settings) -> list[tuple[str, int]] | None:

@@ -85,7 +85,7 @@ class MailService(Service):
         self.directory = parts.directory
         self.scheduler = parts.scheduler
         self.puller = make_puller(parts, scheduled=scheduled)
-        self._control = Control(settings.data_directory, self.puller, reactor)
+        self._control = Control(settings.data_directory, self.puller, parts.managing, reactor)
         self._listening = together()  # the step of the listeners, once they are made
         self._begun: list[Step] = []
 
@@ -97,6 +97,10 @@ class MailService(Service):
             snapshot(parts.directory),
             snapshot(parts.customers),  # before what is queued is routed: it would leave for their MX
             Step(parts.spool.start, parts.spool.stop),
+            Step(_nothing, parts.validating.stop),
+            # Begins before who counts for it, so that it ends after them.
+            *([Step(parts.tls_reports.start, parts.tls_reports.stop)] if parts.tls_reports else []),
+            Step(parts.tls_policies.start, parts.tls_policies.stop),
             service(parts.scheduler),
             service(parts.on_demand),
             service(parts.holding),
@@ -104,7 +108,8 @@ class MailService(Service):
             service(parts.commands),
             # Last: whatever brings mail in.
             self._listening,
-            *([Step(self._tell_doubts, _nothing), service(self.puller)] if self._settings.pull else []),
+            Step(self._tell_doubts, _nothing),
+            *([service(self.puller)] if self._settings.pull else []),
             service(self._control),
         ]
 
@@ -122,6 +127,8 @@ class MailService(Service):
         self._is_bound = False
         try:
             state = self._state = State.prepare(self._settings, self._parts.seconds, self._owner)
+            if self._parts.rewriting is not None and state.srs_secret is not None:
+                self._parts.rewriting.use(state.srs_secret)
             listeners = [make_listener(listen, self._parts, state) for listen in self._settings.listen]
             self._listening = together(*map(service, listeners))
             for listener in listeners:

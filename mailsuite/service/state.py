@@ -12,7 +12,7 @@ from mailsuite.config import Settings
 from mailsuite.net.selfsigned import make_self_signed
 from mailsuite.net.tls import ServerTLS
 from mailsuite.service.errors import StartError
-from mailsuite.service.routes import optional_path
+from mailsuite.service.routes import optional_path, read_password, srs_secret_file
 from mailsuite.spool.opening import was_used
 
 
@@ -22,6 +22,7 @@ class State:
 
     tls: ServerTLS
     decoy_key: bytes  # of the salts of accounts that do not exist; with another one they would change at a restart
+    srs_secret: str | None = None  # by which senders are rewritten, where they are
 
     @classmethod
     def prepare(cls, settings: Settings, seconds: Callable[[], float], owner: tuple[int, int] | None) -> State:
@@ -31,7 +32,7 @@ class State:
             _look_for_accounts(settings)
             before = set(directory.iterdir()) if directory.exists() else None
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            state = cls(load_tls(settings, seconds), _decoy_key(directory))
+            state = cls(load_tls(settings, seconds), _key(directory / "decoy.key"), _srs_secret(settings))
             if owner is not None and os.geteuid() == 0:
                 made = [directory] if before is None else []
                 made += [path for path in directory.iterdir() if path not in (before or ())]
@@ -66,8 +67,17 @@ def _look_for_accounts(settings: Settings) -> None:
         )
 
 
-def _decoy_key(directory: Path) -> bytes:
-    path = directory / "decoy.key"
+def _srs_secret(settings: Settings) -> str | None:
+    forwarding = settings.forwarding
+    if forwarding.srs_domain is None:
+        return None
+    if forwarding.srs_secret_file is None:
+        return _key(srs_secret_file(settings)).hex()
+    return read_password(settings, forwarding.srs_secret_file, "forwarding.srs_secret_file")
+
+
+def _key(path: Path) -> bytes:
+    """A key that is made once, by chance."""
     if path.exists():
         return path.read_bytes()
     key = secrets.token_bytes(32)

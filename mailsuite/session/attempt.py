@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from mailsuite.mail.queue import Delivery, Outcome, Result
+from mailsuite.mail.queue import Delivery, Outcome, Result, Via
 from mailsuite.mail.reply import Reply
 from mailsuite.mail.status import EnhancedStatus
 
@@ -17,18 +17,21 @@ class Attempt:
     """The outcomes of one delivery, by the position of the recipient in `delivery.recipients`.
 
     `heard` says that the peer has answered something about this delivery, `sent` that its content was said before
-    anything was heard. `final` is for LMTP, where a positive reply
-    says that the message was delivered, not relayed.
+    anything was heard. `final` is for LMTP, where a positive reply says that the message was delivered, not relayed.
+    `via` is the connection: every outcome names it. `dsn_passed_on` is as in `mail.queue.Outcome`, for those who have
+    it.
     """
 
-    __slots__ = ("_final", "_outcomes", "delivery", "heard", "remote", "sent")
+    __slots__ = ("_final", "_outcomes", "_via", "delivery", "dsn_passed_on", "heard", "remote", "sent")
 
-    def __init__(self, delivery: Delivery, remote: str, *, final: bool) -> None:
+    def __init__(self, delivery: Delivery, remote: str, *, final: bool, via: Via | None = None) -> None:
         self.delivery = delivery
         self.remote = remote
         self.heard = False
         self.sent = False
+        self.dsn_passed_on = False
         self._final = final
+        self._via = via
         self._outcomes: list[Outcome | None] = [None] * len(delivery.recipients)
 
     @property
@@ -48,11 +51,11 @@ class Attempt:
 
     def settle(self, index: int, outcome: Outcome) -> None:
         """Note what became of a recipient."""
-        self._outcomes[index] = outcome
+        self._outcomes[index] = self._by_this_way(outcome)
 
     def judge(self, index: int, reply: Reply) -> None:
         """Note what became of a recipient by the reply that decides it."""
-        outcome = Outcome.of_reply(reply, self.remote)
+        outcome = Outcome.of_reply(reply, self.remote, self._via, dsn_passed_on=self.dsn_passed_on)
         if self._final and outcome.result is Result.RELAYED:
             outcome = replace(outcome, result=Result.DELIVERED)
         self._outcomes[index] = outcome
@@ -64,7 +67,12 @@ class Attempt:
 
     def finish(self, rest: Outcome) -> list[Outcome]:
         """The outcomes in order; `rest` for those who have none."""
+        if None in self._outcomes:
+            rest = self._by_this_way(rest)
         return [outcome or rest for outcome in self._outcomes]
+
+    def _by_this_way(self, outcome: Outcome) -> Outcome:
+        return outcome if outcome.via is not None or self._via is None else replace(outcome, via=self._via)
 
 
 def deferred(status: EnhancedStatus, text: str, remote: str, reply: Reply | None = None) -> Outcome:

@@ -38,7 +38,8 @@ class DoorSettings:
     spool share it.
 
     `customers` tell from where a customer may log in; without them, from anywhere. `quota` says how much may be held
-    for each. `refused_login` is told of each login that fails; by default it is logged, without a name.
+    for each. `refused_login` is told of each login that fails; by default it is logged, without a name. `service` is
+    what the history calls this door.
     """
 
     hostname: str
@@ -62,6 +63,7 @@ class DoorSettings:
     customers: ICustomers | None = None
     quota: IQuota | None = None
     refused_login: Callable[[RefusedLogin], object] = log_refused
+    service: str = ""
 
     def trusts(self, host: str) -> bool:
         """Whether a peer at this address may relay."""

@@ -93,6 +93,7 @@ class Door(DoorSettings):
             turn_allowed=False,
             domains=domains,
             peer_name=peer_name,
+            service="turn",
         )
 
 
@@ -213,7 +214,7 @@ async def _ehlo(visit: Visit, command: Ehlo) -> Reply:
     visit.hello = command
     visit.forget()
     offer: Offer = visit.conversation.core.offer
-    return offer.ehlo_reply(command.domain)
+    return offer.ehlo_reply(command.domain, secure=visit.conversation.tls is not None)
 
 
 async def _helo(visit: Visit, command: Helo) -> Reply:

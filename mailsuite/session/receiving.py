@@ -8,6 +8,7 @@ MAIL with a TRANSID may resume an interrupted transaction, or find one that is c
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 from twisted.logger import Logger
@@ -15,11 +16,13 @@ from twisted.logger import Logger
 from mailsuite.interfaces import Refused, SpoolError
 from mailsuite.mail import replies
 from mailsuite.mail.envelope import Body, Envelope
+from mailsuite.mail.origin import Origin
 from mailsuite.mail.partial import Completed, Partial
 from mailsuite.mail.reply import Reply
 from mailsuite.mail.trace import received_line, with_protocol
 from mailsuite.session.reception import Amendments, Reception, Repetition, told
 from mailsuite.session.visit import ENDINGS, Visit
+from mailsuite.session.wishes import inherited
 from mailsuite.wire.smtp.checkpoint import resuming
 from mailsuite.wire.smtp.commands import Content, ContentEnd, Data, Ehlo, Mail, Rcpt
 
@@ -30,6 +33,9 @@ async def mail(visit: Visit, command: Mail) -> Reply:
     """MAIL opens a transaction."""
     identity, door = visit.identity, visit.door
     visit.forget()
+    # RFC 8689 section 2: "the session itself MUST employ TLS", so nobody was offered this here.
+    if command.require_tls and visit.conversation.tls is None:
+        raise Refused(replies.UNKNOWN_PARAMETER)
     sender = command.reverse_path
     # RFC 6409 section 6.1. On other doors it is mail servers that log in, and what they relay has any sender; but a
     # customer sends for its own domains, wherever it logs in.
@@ -41,6 +47,7 @@ async def mail(visit: Visit, command: Mail) -> Reply:
         command.body or Body.SEVEN_BIT,
         command.smtputf8,
         None if identity is None else identity.name,
+        command.options,
     )
     amendments = Amendments(door.hostname, door.now) if door.submission else None
     if command.transid is not None:
@@ -74,20 +81,28 @@ def _taken_up(visit: Visit, found: Partial | Completed | None, reception: Recept
     envelope = reception.envelope
     if found is None:
         return reception, replies.SENDER_OK
-    if found.envelope != envelope or not all(visit.door.serves(one.original or one.address) for one in found.targets):
+    served = all(visit.door.serves(one.original or one.address) for one in found.targets)
+    if not served or _as_said(found.envelope) != envelope:
         if isinstance(found, Partial):
             found.draft.abort()
         return reception, replies.SENDER_OK
     if isinstance(found, Partial):
         reception.resume(found)
     else:
-        reception = Repetition(envelope, checkpoint=reception.checkpoint)
+        reception = Repetition(found.envelope, checkpoint=reception.checkpoint)
         reception.repeat(found)
     how = "is resumed at octet" if isinstance(found, Partial) else "is repeated, and was complete with octet"
     visit.door.log(
         f"{reception.queue_id}: from=<{envelope.reverse_path or ''}> of {visit.peer_name}: {how} {found.received}"
     )
     return reception, resuming(found.received)
+
+
+def _as_said(envelope: Envelope) -> Envelope:
+    """An envelope without what the header has added to it."""
+    if not envelope.options.tls_optional:
+        return envelope
+    return replace(envelope, options=replace(envelope.options, tls_optional=False))
 
 
 async def _keep_room_again(visit: Visit, reception: Reception) -> None:
@@ -124,10 +139,11 @@ async def rcpt(visit: Visit, command: Rcpt) -> Reply:
         raise Refused(replies.NOT_OUR_DOMAIN if door.peer_name else replies.RELAYING_DENIED)
     # Whoever has asked for the mail of a domain wants it, and may want it at another host of his.
     trusted = visit.trusted or door.domains is not None
-    targets = await door.router.resolve(command.address, visit.identity, trusted=trusted)
+    sender = reception.envelope.reverse_path
+    targets = await door.router.resolve(command.address, visit.identity, trusted=trusted, sender=sender)
     if door.quota is not None:
         await reception.keep_room(door.quota, targets)
-    reception.accept(command.address, targets)
+    reception.accept(command.address, inherited(command.options, targets))
     return replies.RECIPIENT_OK
 
 
@@ -187,7 +203,7 @@ async def content_end(visit: Visit, event: ContentEnd) -> Reply:
         return replies.CHUNK_OK
     queue_id = reception.queue_id
     try:
-        size = await reception.commit()
+        size = await reception.commit(partial(_origin, visit))
     finally:
         visit.forget()
     if reception.checkpoint is not None:
@@ -203,19 +219,37 @@ async def content_end(visit: Visit, event: ContentEnd) -> Reply:
     return replies.QUEUED.saying(f"Queued as {queue_id}")
 
 
+def _origin(visit: Visit, reception: Reception) -> Origin:
+    """Where the message comes from, for the history."""
+    conversation, hello, identity = visit.conversation, visit.hello, visit.identity
+    assert hello is not None
+    return Origin(
+        conversation.peer,
+        hello.domain,
+        reception.protocol or _protocol(visit, reception),
+        visit.door.service,
+        None if identity is None else identity.name,
+        conversation.tls,
+        reception.message_id,
+    )
+
+
+def _protocol(visit: Visit, reception: Reception) -> str:
+    return with_protocol(
+        lmtp=visit.door.offer.lmtp,
+        extended=type(visit.hello) is Ehlo,
+        tls=visit.conversation.tls is not None,
+        authenticated=visit.identity is not None,
+        smtputf8=reception.envelope.smtputf8,
+    )
+
+
 def _trace(visit: Visit, queue_id: str) -> bytes:
     """Our Received line (RFC 5321 section 4.4)."""
     conversation, reception, hello, door = visit.conversation, visit.reception, visit.hello, visit.door
     assert reception is not None
     assert hello is not None
-    smtputf8 = reception.envelope.smtputf8
-    protocol = with_protocol(
-        lmtp=door.offer.lmtp,
-        extended=type(hello) is Ehlo,
-        tls=conversation.tls is not None,
-        authenticated=visit.identity is not None,
-        smtputf8=smtputf8,
-    )
+    reception.protocol = protocol = _protocol(visit, reception)
     return received_line(
         helo=hello.domain,
         peer=conversation.peer,
@@ -226,5 +260,5 @@ def _trace(visit: Visit, queue_id: str) -> bytes:
         now=door.now(),
         recipient=reception.only_recipient,
         tls=conversation.tls,
-        smtputf8=smtputf8,
+        smtputf8=reception.envelope.smtputf8,
     )

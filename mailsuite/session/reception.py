@@ -9,7 +9,7 @@ A transaction that has a name (see `checkpoints`) can be given up in part, and b
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from email.utils import make_msgid
 from functools import partial
 from typing import NamedTuple
@@ -18,11 +18,13 @@ from mailsuite.interfaces import IDraft, IQuota, IReservation, ISpool, Refused, 
 from mailsuite.mail import replies
 from mailsuite.mail.address import Address
 from mailsuite.mail.envelope import Envelope
-from mailsuite.mail.headers import begins_with_field, field_names, header_length
+from mailsuite.mail.headers import begins_with_field, field_names, header_length, noted
+from mailsuite.mail.loops import passed_on, went_to
+from mailsuite.mail.origin import Origin
 from mailsuite.mail.partial import Completed, Partial
 from mailsuite.mail.reply import Reply
 from mailsuite.mail.route import HOLD, Destination, Target
-from mailsuite.mail.trace import date_time
+from mailsuite.mail.trace import date_time, delivered_to_line
 from mailsuite.session.checkpoints import Checkpoint, seen_through
 
 # What is held back at the most while the end of the header has not come.
@@ -62,6 +64,7 @@ class Reception:
     """One transaction. `abort` may be called at any time, and does nothing once the message is committed.
 
     `declared` is the size that MAIL has told, if it has. `reservation` is the room that it keeps in quotas.
+    `protocol` (of the Received line) and `message_id` are known when the header is, but not of what was resumed.
     """
 
     envelope: Envelope
@@ -73,6 +76,8 @@ class Reception:
     _targets: dict[tuple[Address, Destination], Target] = field(default_factory=dict)
     recipients: int = 0
     only_recipient: Address | None = None
+    protocol: str = ""
+    message_id: str | None = None
     _draft: IDraft | None = None
     _trace: Callable[[str], bytes] | None = None
     _head: bytes | None = b""
@@ -86,6 +91,7 @@ class Reception:
         self._take_over(part.targets)
         self._draft = part.draft
         self._head = None
+        self.envelope = part.envelope  # with what its header has told
         self.begins_at = checkpoint.received = checkpoint.offset = part.received
         checkpoint.ours = part.draft.size - part.received
 
@@ -164,8 +170,11 @@ class Reception:
             self._head = None
             await self._finish_header(head, length)
 
-    async def commit(self) -> int:
-        """Make the message durable, and tell how many octets it has. Raises `Refused` with what the peer is told."""
+    async def commit(self, origin: Callable[[Reception], Origin] | None = None) -> int:
+        """Make the message durable, and tell how many octets it has. Raises `Refused` with what the peer is told.
+
+        `origin` is asked when the whole header is known.
+        """
         if self._head is not None and self._fault is None:
             head, self._head = self._head, None
             await self._finish_header(head, len(head))
@@ -179,10 +188,10 @@ class Reception:
             raise Refused(self._fault)
         assert draft is not None
         size = int(draft.size)
-        commit: Callable[[], Awaitable[None]] = partial(draft.commit, self.envelope, self.targets)
+        whole = partial(draft.commit, self.envelope, self.targets, origin=None if origin is None else origin(self))
         if checkpoint is not None and not checkpoint.altered:
-            name, came = checkpoint.name, checkpoint.received
-            commit = partial(draft.commit, self.envelope, self.targets, name=name, received=came)
+            whole = partial(whole, name=checkpoint.name, received=checkpoint.received)
+        commit: Callable[[], Awaitable[None]] = whole
         reservation, self.reservation = self.reservation, None
         if reservation is not None:
             commit = partial(_landing, reservation, commit)
@@ -240,10 +249,21 @@ class Reception:
         if names.count(b"received") > _MAX_HOPS:
             self.fail(replies.ROUTING_LOOP)
             return
+        self.message_id, tls_optional = noted(head, len(head) if length is None else length)
+        if tls_optional and not self.envelope.options.require_tls:  # RFC 8689 section 4.1
+            self.envelope = replace(self.envelope, options=replace(self.envelope.options, tls_optional=True))
         assert self._trace is not None
         added = self._trace(self.queue_id)
+        alias = passed_on(self.only_recipient, self.targets, smtputf8=self.envelope.smtputf8)
+        if alias is not None:
+            if went_to(head if length is None else head[:length], alias):
+                self.fail(replies.FORWARDING_LOOP)
+                return
+            added = delivered_to_line(alias) + added
         if self.amendments is not None:
-            added += self.amendments.missing(frozenset(names))
+            missing = self.amendments.missing(frozenset(names))
+            self.message_id = self.message_id or noted(missing, len(missing))[0]
+            added += missing
         # A message without any header gets the empty line that ends the one it gets from us.
         separator = b"" if begins_with_field(head) else b"\r\n"
         await self._store(added + separator, head)
@@ -296,7 +316,7 @@ class Repetition(Reception):
         if self._fault is None:
             self.fail(replies.WAS_COMPLETE)
 
-    async def commit(self) -> int:
+    async def commit(self, origin: Callable[[Reception], Origin] | None = None) -> int:
         assert self._done is not None
         if self._fault is not None:
             raise Refused(self._fault)

@@ -30,8 +30,10 @@ from typing import Any, Final
 from twisted.internet.defer import CancelledError
 
 from mailsuite.interfaces import IConversation, IQueueRun
-from mailsuite.mail.queue import Outcome
+from mailsuite.mail.networks import LOOPBACK, is_within
+from mailsuite.mail.queue import Outcome, Via
 from mailsuite.mail.route import NextHop
+from mailsuite.mail.session import Peer
 from mailsuite.mail.status import EnhancedStatus
 from mailsuite.session.attempt import Attempt, deferred
 from mailsuite.session.client_auth import InThread, NotAuthenticated, authenticate
@@ -44,6 +46,7 @@ from mailsuite.session.streaming import Stream
 from mailsuite.session.transaction import UNREADABLE, Terms, Transaction
 from mailsuite.wire.core import ConnectionClosed, PeerTooSlow, RemoteProtocolError
 from mailsuite.wire.sasl import ClientCredentials
+from mailsuite.wire.smtp.capabilities import Capabilities
 from mailsuite.wire.smtp.client import SmtpClientCore
 from mailsuite.wire.smtp.client_states import LEGAL
 from mailsuite.wire.smtp.commands import Ehlo, Helo, Quit, StartTls
@@ -97,6 +100,7 @@ class RelaySettings:
     """What a relay session is told of its next hop.
 
     `hostname` is what we call ourselves. `hop.host` is the host that was dialled: outcomes name it as the remote.
+    `policy` says by what policy `hop.tls` was chosen, for the history.
     `pipelining`, `chunking` and `checkpoint` false do without, for peers that offer what they do not do. `window` is
     how many commands may be without an answer (RFC 2920 section 3.1); in `streaming`, how many recipients, and `ahead`
     is how many messages. `breaks_count` says whether a delivery that was under way when the connection broke counts as
@@ -112,6 +116,7 @@ class RelaySettings:
     ahead: int = 50
     limits: ReplyLimits | None = None
     breaks_count: bool = True
+    policy: str = ""
 
     def core(self, *, greeted: bool = False) -> SmtpClientCore:
         """A core for a connection to this hop."""
@@ -130,8 +135,9 @@ class RelaySession:
     """Drains one `IQueueRun` over one connection.
 
     `tls` makes the options of `Handover.tls` for this hop, None where there are none. `in_thread` is for mechanisms
-    that compute for long, and is needed where the hop has credentials. `end` may be read at any time, and is final
-    when the connection has ended.
+    that compute for long, and is needed where the hop has credentials. `ready` is called when mail may be sent. `end`
+    may be read at any time, and is final when the connection has ended; so may `via`, the connection, `local`, our own
+    side of it, and `offers`, what the peer has offered last.
     """
 
     def __init__(
@@ -141,6 +147,7 @@ class RelaySession:
         *,
         tls: Callable[[], Any] | None = None,
         in_thread: InThread | None = None,
+        ready: Callable[[], object] | None = None,
     ) -> None:
         if settings.hop.username is not None and in_thread is None:
             raise ValueError("credentials need in_thread")
@@ -149,10 +156,14 @@ class RelaySession:
         self._hop = settings.hop
         self._tls = tls
         self._in_thread = in_thread
+        self._ready = ready
         self._pipeline: Pipeline | None = None
         self._was_told = False  # by a 421: what was said behind it was not taken
         self._held: list[Attempt] = []  # taken from the run and not settled
         self._unknown = self._lost("the outcome is unknown")
+        self.via = Via(settings.hop.host, port=settings.hop.port, policy=settings.policy)
+        self.local = Peer("")
+        self.offers = Capabilities()
         self.end = RelayEnd(Stage.GREETING, self._lost("no greeting came"))
 
     async def __call__(self, conversation: IConversation) -> Handover | None:
@@ -164,6 +175,8 @@ class RelaySession:
         return await self._talk(conversation, greeted=True)
 
     async def _talk(self, conversation: IConversation, *, greeted: bool) -> Handover | None:
+        peer, self.local = conversation.peer, conversation.local
+        self.via = replace(self.via, address=peer.host, port=peer.port, tls=conversation.tls)
         try:
             handover = await self._make_ready(conversation, greeted=greeted)
             if handover is not None:
@@ -214,7 +227,10 @@ class RelaySession:
                 return handover
         if self._hop.username is not None:
             await self._authenticate(conversation, self._hop.username)
+        self.offers = conversation.core.capabilities
         self.end = RelayEnd(Stage.READY, None)
+        if self._ready is not None:
+            self._ready()
         return None
 
     async def _say_hello(self, conversation: IConversation) -> None:
@@ -277,6 +293,8 @@ class RelaySession:
             lmtp=self._hop.lmtp,
             window=self._settings.window,
             names=self._settings.hostname if checkpoint else None,
+            dsn=offers.dsn,
+            secure=None if self._is_at_home(conversation.peer) else conversation.tls is not None,
         )
         self._pipeline = pipeline = Pipeline(conversation)
         if terms.pipelining and terms.chunking and checkpoint and offers.size:
@@ -318,10 +336,16 @@ class RelaySession:
         """The transaction for the next delivery that the next hop can serve; None when the run is drained."""
         core = pipeline.core
         while (delivery := await self._run.next()) is not None:
-            attempt = Attempt(delivery, self._hop.host, final=self._hop.lmtp)
+            attempt = Attempt(delivery, self._hop.host, final=self._hop.lmtp, via=self.via)
             self._held.append(attempt)
             try:
-                mail = await fit(attempt, core.capabilities, chunking=terms.chunking, authenticated=core.authenticated)
+                mail = await fit(
+                    attempt,
+                    core.capabilities,
+                    chunking=terms.chunking,
+                    authenticated=core.authenticated,
+                    secure=terms.secure,
+                )
             except OSError as error:
                 unreadable = deferred(UNREADABLE, f"the message cannot be read: {error}", self._hop.host)
                 self._settle(attempt, unreadable)
@@ -330,6 +354,10 @@ class RelaySession:
                 return Transaction(pipeline, attempt, mail, terms, attempt.waiting)
             self._settle(attempt)
         return None
+
+    def _is_at_home(self, peer: Peer) -> bool:
+        """Whether this is a mail store on our own machine."""
+        return self._hop.lmtp and (peer.is_local_socket or is_within(peer.host, LOOPBACK))
 
     def _settle(self, attempt: Attempt, rest: Outcome | None = None) -> None:
         self._held.remove(attempt)
@@ -378,7 +406,7 @@ class RelaySession:
         self.end = RelayEnd(stage, self._lost(f"the connection was lost at {stage}"))
 
     def _end_with(self, outcome: Outcome) -> None:
-        self.end = replace(self.end, outcome=outcome)
+        self.end = replace(self.end, outcome=outcome if outcome.via is not None else replace(outcome, via=self.via))
 
     def _lost(self, text: str) -> Outcome:
         return deferred(_BAD_CONNECTION, text, self._hop.host)

@@ -34,6 +34,7 @@ from mailsuite.session.fitting import in_ascii
 from mailsuite.session.pipeline import Pipeline
 from mailsuite.session.reading import BLOCK, ContentUnreadable, place_of, read_block
 from mailsuite.session.transid import transid_of
+from mailsuite.session.wishes import rcpt
 from mailsuite.wire.core import ConnectionClosed, RemoteProtocolError
 from mailsuite.wire.smtp.checkpoint import offset_of
 from mailsuite.wire.smtp.client import Replied
@@ -52,7 +53,8 @@ class Terms:
     """How transactions are held on one connection: what the server offers and we want.
 
     `window` is how many commands may be without an answer. `names` is the host name that TRANSIDs end in, None where
-    there are none.
+    there are none. `dsn` says that the server takes RFC 3461's parameters, `secure` that the connection is
+    under TLS; it is None for a mail store on this machine, which needs none (RFC 8689 section 4.4).
     """
 
     pipelining: bool
@@ -60,6 +62,8 @@ class Terms:
     lmtp: bool
     window: int
     names: str | None = None
+    dsn: bool = False
+    secure: bool | None = False
 
 
 class Transaction:
@@ -230,7 +234,7 @@ class Transaction:
             if not self._mail.smtputf8:
                 address = in_ascii(address) or address
             self._said.append(index)
-            self._say(Rcpt(address))
+            self._say(rcpt(address, recipients[index], self._mail, dsn=self._terms.dsn))
         # Behind a 354 nothing can be taken back any more, so with a TRANSID the answer to MAIL must be known.
         if self._terms.pipelining and not (self._unsaid or self._terms.chunking or self._mail.transid):
             self._say_data()

@@ -8,15 +8,21 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 from twisted.logger import Logger
 
 from mailsuite.mail.queue import Delivery, Report, Result, Settlement
 from mailsuite.mail.route import HOLD, Destination
+from mailsuite.spool import journal
+from mailsuite.spool.claims import BEFORE_ALL_RANKS, GIVE_BACK, NEXT_RANK
 from mailsuite.spool.contents import FileContent
-from mailsuite.spool.entry import Change, Entry, Row, Rows, insert
+from mailsuite.spool.entry import Change, Entry, insert
+from mailsuite.spool.events import INSERT_EVENT, event_row
+from mailsuite.spool.rows import Row, Rows
+from mailsuite.spool.schema import ON_HOLD
 from mailsuite.spool.transactions import Operation
 
 _log = Logger()
@@ -25,23 +31,33 @@ _TEXT_LIMIT = 1000  # characters of a remote's reply that are kept
 
 # The trigger takes the message away with its last recipient.
 REMOVE = "DELETE FROM recipients WHERE key IN (SELECT value FROM json_each(?)) AND lease_owner = ?"
-_RELEASE = """
-    UPDATE recipients SET lease_owner = NULL WHERE key IN (SELECT value FROM json_each(?)) AND lease_owner = ?
-"""
 _DEFER = """
     UPDATE recipients SET due = ?, lease_owner = NULL, replayed = 0, attempts = attempts + 1,
         last_attempt = ?, last_status = ?, last_text = ?, last_remote = ?
     WHERE key = ? AND lease_owner = ?
 """
-_MOVE = """
-    UPDATE recipients SET due = ?, lease_owner = NULL, destination = ?
-    WHERE key IN (SELECT value FROM json_each(?)) AND lease_owner = ?
+# Nobody knows how far whoever met a defect had come.
+_SET_ASIDE = f"""
+    UPDATE recipients SET lease_owner = {ON_HOLD}, replayed = 1,
+        last_attempt = ?, last_status = ?, last_text = ?, last_remote = ?
+    WHERE key = ? AND lease_owner = ?
+"""  # noqa: S608 - a constant
+_TELL = """
+    UPDATE recipients SET delay_told = 1 WHERE key IN (SELECT value FROM json_each(?)) AND lease_owner = ?
 """
-_REROUTE = "UPDATE recipients SET due = ?, destination = ? WHERE key = ? AND destination = ? AND lease_owner IS NULL"
+_RANK = "(SELECT messages.rank FROM messages WHERE messages.key = recipients.message)"
+_MOVE = f"""
+    UPDATE recipients SET due = ?, rank = {_RANK}, lease_owner = NULL, destination = ?
+    WHERE key IN (SELECT value FROM json_each(?)) AND lease_owner = ?
+"""  # noqa: S608 - a constant
+_REROUTE = f"""
+    UPDATE recipients SET due = ?, rank = {_RANK}, destination = ?
+    WHERE key = ? AND destination = ? AND (lease_owner IS NULL OR lease_owner = {ON_HOLD}) AND expired = 0
+"""  # noqa: S608 - a constant
 HURRY = """
     UPDATE recipients SET due = ? WHERE key IN (
         SELECT key FROM recipients INDEXED BY recipients_waiting
-        WHERE destination = ? AND lease_owner IS NULL AND due > ? LIMIT ?
+        WHERE destination = ? AND lease_owner IS NULL AND rank = ? AND due > ? LIMIT ?
     )
 """
 _IS_AWAITED = """
@@ -49,7 +65,9 @@ _IS_AWAITED = """
 """
 # Under hold nothing is due by itself; there the column keeps the order of arrival.
 _DEFER_HELD, _MOVE_TO_HOLD, _REROUTE_TO_HOLD = (
-    statement.replace("due = ?", "due = (SELECT arrived FROM messages WHERE messages.key = recipients.message)")
+    statement.replace(
+        "due = ?", "due = (SELECT arrived FROM messages WHERE messages.key = recipients.message)"
+    ).replace(_RANK, "0")
     for statement in (_DEFER, _MOVE, _REROUTE)
 )
 
@@ -60,40 +78,70 @@ class Judgement(NamedTuple):
     removed: list[int]
     deferred: list[Row]  # for _DEFER
     deferred_held: list[Row]  # for _DEFER_HELD
+    set_aside: list[Row]  # for _SET_ASIDE
+    told: Sequence[int]  # for _TELL
     reports: Sequence[Rows]
+    steps: list[Row]
+    events: list[Row]  # that are no steps
     file: str  # the id of its content file, if it has one
 
     @classmethod
     def of(
-        cls, settlement: Settlement, owner: int, now: float, enter: Callable[[Report], Entry]
+        cls,
+        settlement: Settlement,
+        owner: int,
+        now: float,
+        enter: Callable[[Report, str], Entry],
+        numbers: Iterator[int],
     ) -> tuple[Judgement, Sequence[Entry]]:
-        """Take a settlement apart; `enter` makes entries of its reports. Raises `ValueError` where it is not whole."""
+        """Take a settlement apart. Raises `ValueError` where it is not whole.
+
+        `enter` makes entries of its reports, which are on the message of that id; `numbers` are for its steps.
+        """
         delivery = settlement.delivery
         held = delivery.destination.agent == HOLD
         removed: list[int] = []
         deferred: list[Row] = []
         deferred_held: list[Row] = []
+        set_aside: list[Row] = []
         for recipient, outcome in zip(delivery.recipients, settlement.outcomes, strict=True):
-            if outcome.result is not Result.DEFERRED:
+            result = outcome.result
+            if result is not Result.DEFERRED and result is not Result.HELD:
                 removed.append(recipient.key)
                 continue
             row = (now, str(outcome.status), outcome.text[:_TEXT_LIMIT], outcome.remote, recipient.key, owner)
-            if held:
+            if result is Result.HELD:
+                set_aside.append(row)
+            elif held:
                 deferred_held.append(row)
             elif outcome.next_attempt is None:
                 raise ValueError("a deferred outcome does not say when the next attempt is")
             else:
                 deferred.append((outcome.next_attempt, *row))
-        reports = [enter(report) for report in settlement.reports]
+        reports = [enter(report, delivery.message.queue_id) for report in settlement.reports]
+        events = settlement.events
+        if reports:
+            events = journal.steps_of(settlement, [entry.message[1] for entry in reports])
         file = delivery.content.queue_id if isinstance(delivery.content, FileContent) else ""
-        return cls(removed, deferred, deferred_held, [entry[:3] for entry in reports], file), reports
+        judgement = cls(
+            removed,
+            deferred,
+            deferred_held,
+            set_aside,
+            settlement.delay_told,
+            [entry[:4] for entry in reports],
+            [journal.step(event, next(numbers)) for event in events if journal.is_step(event)] if events else [],
+            [event_row(event) for event in events if not journal.is_step(event)] if events else [],
+            file,
+        )
+        return judgement, reports
 
 
 class Settling(Change):
     """Writes settlements down, with their reports.
 
     A settlement without its lease changes nothing, and its reports are not sent: it has been settled before, or will be
-    by whoever has the lease now.
+    by whoever has the lease now. That an attempt was made is written down all the same.
     """
 
     __slots__ = ("entered", "judgements", "owner", "reports")
@@ -125,6 +173,7 @@ class Settling(Change):
     @classmethod
     def run_together(cls, db: sqlite3.Connection, operations: Sequence[Settling]) -> None:
         plain: list[Judgement] = []
+        told: list[Judgement] = []  # of reports
         for operation in operations:
             operation.entered = []
             for number, judgement in enumerate(operation.judgements):
@@ -133,7 +182,12 @@ class Settling(Change):
                 elif _write_down(db, [judgement], operation.owner):
                     insert(db, judgement.reports)
                     operation.entered.append(number)
+                    told.append(judgement)
         _write_down(db, plain, operations[0].owner)
+        journal.write(db, [step for judgement in chain(plain, told) for step in judgement.steps])
+        events = [event for judgement in chain(plain, told) for event in judgement.events]
+        if events:
+            db.executemany(INSERT_EVENT, events)
         for operation in operations:
             operation.gone = [
                 judgement.file
@@ -153,7 +207,7 @@ class Release(Change):
         self._owner = owner
 
     def run(self, db: sqlite3.Connection) -> None:
-        db.execute(_RELEASE, (self._keys, self._owner))
+        db.execute(GIVE_BACK, (self._keys, self._owner))
 
 
 class Move(Change):
@@ -223,7 +277,12 @@ class Hurry(Change):
         due = []
         for destination in self._destinations:
             name = str(destination)
-            left -= db.execute(HURRY, (self._now, name, self._now, left)).rowcount
+            rank = BEFORE_ALL_RANKS
+            while left:
+                (rank,) = db.execute(NEXT_RANK, (name, rank)).fetchone()
+                if rank is None:
+                    break
+                left -= db.execute(HURRY, (self._now, name, rank, self._now, left)).rowcount
             if db.execute(_IS_AWAITED, (name,)).fetchone() is not None:
                 due.append(destination)
         self.due = due
@@ -266,12 +325,15 @@ class EndOfLease(Operation):
 
 
 def void(db: sqlite3.Connection, owner: int | None = None) -> int:
-    """End a lease, or all there are, without an outcome. Returns how many recipients wait again."""
+    """End a lease, or all there are, without an outcome. Returns how many recipients wait again.
+
+    What is on hold stays so.
+    """
     ours = {"owner": owner}
     ended = db.execute(
         """
         UPDATE recipients SET lease_owner = NULL, replayed = 1
-        WHERE lease_owner = :owner OR (:owner IS NULL AND lease_owner IS NOT NULL)
+        WHERE lease_owner = :owner OR (:owner IS NULL AND lease_owner <> 0)
         """,
         ours,
     ).rowcount
@@ -284,14 +346,20 @@ def _write_down(db: sqlite3.Connection, judgements: Sequence[Judgement], owner: 
     removed = [key for judgement in judgements for key in judgement.removed]
     deferred = [row for judgement in judgements for row in judgement.deferred]
     held = [row for judgement in judgements for row in judgement.deferred_held]
+    set_aside = [row for judgement in judgements for row in judgement.set_aside]
+    told = [key for judgement in judgements for key in judgement.told]
     changed = 0
+    if told:  # while they are under lease
+        db.execute(_TELL, (json.dumps(told), owner))
     if removed:
         changed += db.execute(REMOVE, (json.dumps(removed), owner)).rowcount
     if deferred:
         changed += db.executemany(_DEFER, deferred).rowcount
     if held:
         changed += db.executemany(_DEFER_HELD, held).rowcount
-    missing = len(removed) + len(deferred) + len(held) - changed
+    if set_aside:
+        changed += db.executemany(_SET_ASIDE, set_aside).rowcount
+    missing = len(removed) + len(deferred) + len(held) + len(set_aside) - changed
     if missing:
         _log.error("{missing} recipients were settled by one who had no lease of them", missing=missing)
     return changed > 0

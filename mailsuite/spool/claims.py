@@ -14,26 +14,35 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from heapq import heapify, heappop, heapreplace
 from itertools import groupby
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from mailsuite.mail.address import Address
 from mailsuite.mail.content import Content, MemoryContent
-from mailsuite.mail.envelope import Body, Envelope
+from mailsuite.mail.options import NO_WISHES, RecipientOptions
 from mailsuite.mail.queue import Delivery, HeldMail, Message, Recipient
 from mailsuite.mail.route import HOLD, Destination
+from mailsuite.spool.columns import MESSAGE, address_of, message_of
 from mailsuite.spool.contents import load
-from mailsuite.spool.entry import Change, Row
+from mailsuite.spool.entry import Change
+from mailsuite.spool.rows import Row
 
 # The index has just these columns in this order, so that the groups come one after the other and LIMIT ends the walk.
 CHOOSE = """
     SELECT due, message FROM recipients INDEXED BY recipients_waiting
-    WHERE destination = ? AND lease_owner IS NULL AND due <= ?
+    WHERE destination = ? AND lease_owner IS NULL AND rank = ? AND due <= ?
     GROUP BY due, message ORDER BY due, message LIMIT ?
 """
-# Which of many destinations have something, and since when.
+# Ranks (priorities, negated) from one to the next; nearly always there is one only. Under `hold` it is 0.
+NEXT_RANK = """
+    SELECT min(rank) FROM recipients INDEXED BY recipients_waiting
+    WHERE destination = ? AND lease_owner IS NULL AND rank > ?
+"""
+BEFORE_ALL_RANKS = -100
+# Which of many `hold` destinations have something, and since when.
 HEADS = """
     SELECT value, (
-        SELECT min(due) FROM recipients INDEXED BY recipients_waiting WHERE destination = value AND lease_owner IS NULL
+        SELECT min(due) FROM recipients INDEXED BY recipients_waiting
+        WHERE destination = value AND lease_owner IS NULL AND rank = 0
     )
     FROM json_each(?)
 """
@@ -41,41 +50,56 @@ HEADS = """
 LEASE = """
     UPDATE recipients INDEXED BY recipients_of_message SET lease_owner = ?
     WHERE message IN (SELECT value FROM json_each(?)) AND destination = ? AND lease_owner IS NULL AND due <= ?
-    RETURNING message, key, local_part, domain, original_local_part, original_domain, attempts, replayed
+    RETURNING message, key, local_part, domain, original_local_part, original_domain, attempts, replayed,
+        options, reverse_local_part, reverse_domain, delay_told, expired
 """
-_MESSAGES = """
-    SELECT key, queue_id, reverse_local_part, reverse_domain, body, smtputf8, submitter, arrived, size, in_file
-    FROM messages WHERE key IN (SELECT value FROM json_each(?))
+GIVE_BACK = """
+    UPDATE recipients SET lease_owner = NULL WHERE key IN (SELECT value FROM json_each(?)) AND lease_owner = ?
 """
-# From one destination to the next by the index, however many recipients lie between them.
+_MESSAGES = f"SELECT {MESSAGE} FROM messages WHERE key IN (SELECT value FROM json_each(?))"  # noqa: S608
+# From one destination to the next by the index, and in each from one rank to the next, however many recipients lie
+# between them. The first row of a destination has the rank before all, and nothing is due there.
 DESTINATIONS = """
-    WITH RECURSIVE waiting (destination) AS (
-        SELECT min(destination) FROM recipients INDEXED BY recipients_waiting WHERE lease_owner IS NULL
+    WITH RECURSIVE waiting (destination, rank) AS (
+        SELECT min(destination), -100 FROM recipients INDEXED BY recipients_waiting WHERE lease_owner IS NULL
         UNION ALL
-        SELECT (
-            SELECT min(destination) FROM recipients INDEXED BY recipients_waiting
-            WHERE lease_owner IS NULL AND destination > waiting.destination
-        )
+        SELECT
+            iif(
+                (
+                    SELECT min(rank) FROM recipients INDEXED BY recipients_waiting
+                    WHERE lease_owner IS NULL AND destination = waiting.destination AND rank > waiting.rank
+                ) IS NULL,
+                (
+                    SELECT min(destination) FROM recipients INDEXED BY recipients_waiting
+                    WHERE lease_owner IS NULL AND destination > waiting.destination
+                ),
+                waiting.destination
+            ),
+            coalesce((
+                SELECT min(rank) FROM recipients INDEXED BY recipients_waiting
+                WHERE lease_owner IS NULL AND destination = waiting.destination AND rank > waiting.rank
+            ), -100)
         FROM waiting WHERE waiting.destination IS NOT NULL
     )
     SELECT destination, (
         SELECT min(due) FROM recipients INDEXED BY recipients_waiting
-        WHERE lease_owner IS NULL AND recipients.destination = waiting.destination
+        WHERE lease_owner IS NULL AND recipients.destination = waiting.destination AND rank = waiting.rank
     )
-    FROM waiting WHERE destination IS NOT NULL
+    FROM waiting WHERE destination IS NOT NULL AND rank > -100
 """
 COUNT_WAITING = """
     SELECT count(DISTINCT message) FROM recipients INDEXED BY recipients_waiting
     WHERE destination IN (SELECT value FROM json_each(?)) AND lease_owner IS NULL
 """
 # What is held, without a lease; `due` is when it arrived.
-HELD_MESSAGES = """
-    SELECT key, queue_id, reverse_local_part, reverse_domain, body, smtputf8, submitter, arrived, size, in_file
+HELD_MESSAGES = f"""
+    SELECT {MESSAGE}
     FROM (
         SELECT DISTINCT due, message FROM recipients INDEXED BY recipients_waiting
-        WHERE destination = ? AND lease_owner IS NULL AND due > ? AND due <= ? ORDER BY due, message LIMIT ?
+        WHERE destination = ? AND lease_owner IS NULL AND rank = 0 AND due > ? AND due <= ?
+        ORDER BY due, message LIMIT ?
     ) AS waiting CROSS JOIN messages ON messages.key = waiting.message ORDER BY waiting.due, waiting.message
-"""
+"""  # noqa: S608 - constants
 HELD = """
     SELECT destination, messages, octets, (
         SELECT min(due) FROM recipients INDEXED BY recipients_held
@@ -85,8 +109,14 @@ HELD = """
     FROM held ORDER BY destination
 """
 WAITING = """
-    SELECT key, local_part, domain, destination FROM recipients
-    WHERE key > ? AND lease_owner IS NULL ORDER BY key LIMIT ?
+    SELECT
+        recipients.key, recipients.local_part, recipients.domain, recipients.destination,
+        coalesce(recipients.reverse_local_part, messages.reverse_local_part),
+        iif(recipients.reverse_local_part IS NULL, messages.reverse_domain, recipients.reverse_domain)
+    FROM recipients CROSS JOIN messages ON messages.key = recipients.message
+    WHERE recipients.key > ? AND (recipients.lease_owner IS NULL OR recipients.lease_owner = 0)
+        AND recipients.expired = 0
+    ORDER BY recipients.key LIMIT ?
 """
 _TO_MEMORY = 4 * 1024 * 1024  # octets of contents that are read along with one claim
 
@@ -103,7 +133,9 @@ class Claimed(NamedTuple):
 
 
 class Claim(Change):
-    """Leases what is due for destinations (under `hold`: what there is), the longest due first.
+    """Leases what is due for one destination, of higher priority first, then the longest due.
+
+    Or what there is for any number of `hold` destinations, the oldest first.
 
     The result is a list of `Claimed`.
     """
@@ -122,14 +154,21 @@ class Claim(Change):
         together: dict[Destination, list[int]] = {}
         for message, destination in wanted:
             together.setdefault(destination, []).append(message)
-        claimed: dict[tuple[int, Destination], Claimed] = {}
+        leased: dict[tuple[int, Destination], list[Claimed]] = {}
         for destination, messages in together.items():
             for one in self._lease(db, destination, json.dumps(messages)):
-                claimed[one.key, destination] = one
-        return [claimed[place] for place in wanted]
+                leased.setdefault((one.key, destination), []).append(one)
+        claimed = [one for place in wanted for one in leased[place]]
+        more = [recipient.key for one in claimed[self._limit :] for recipient in one.recipients]
+        if more:  # messages whose recipients have different reverse-paths are several deliveries
+            db.execute(GIVE_BACK, (json.dumps(more), self._owner))
+        return claimed[: self._limit]
 
     def _choose(self, db: sqlite3.Connection) -> list[tuple[int, Destination]]:
-        """The longest due: messages, each with its destination."""
+        """What is next: messages, each with its destination."""
+        if len(self._destinations) == 1:
+            (destination,) = self._destinations
+            return [(message, destination) for message in self._choose_of(db, destination)]
         # In place of a set, for its order. A message may come twice, for recipients with different times.
         wanted: dict[tuple[int, Destination], None] = {}
         # The walks along the index, merged: one begins when its destination's first is next, so that a turn for a
@@ -140,7 +179,7 @@ class Claim(Change):
         while heap and len(wanted) < self._limit:
             _, message, destination = heap[0]
             if destination not in walks:
-                walks[destination] = db.execute(CHOOSE, (str(destination), self._horizon(destination), self._limit))
+                walks[destination] = db.execute(CHOOSE, (str(destination), 0, math.inf, self._limit))
             else:
                 wanted[message, destination] = None
             following = next(walks[destination], None)
@@ -153,11 +192,23 @@ class Claim(Change):
         return list(wanted)
 
     def _heads(self, db: sqlite3.Connection) -> list[tuple[float, int, Destination]]:
-        if len(self._destinations) == 1:
-            return [(0.0, 0, self._destinations[0])]
         rows = db.execute(HEADS, (names(self._destinations),)).fetchall()
-        heads = ((due, -1, Destination.parse(name)) for name, due in rows if due is not None)
-        return [(due, first, destination) for due, first, destination in heads if due <= self._horizon(destination)]
+        return [(due, -1, Destination.parse(name)) for name, due in rows if due is not None]
+
+    def _choose_of(self, db: sqlite3.Connection, destination: Destination) -> Iterable[int]:
+        """What is next for one destination: messages, by rank, then the longest due."""
+        # In place of a set: a message may come twice, for recipients with different times.
+        wanted: dict[int, None] = {}
+        name, horizon = str(destination), self._horizon(destination)
+        rank = BEFORE_ALL_RANKS
+        while len(wanted) < self._limit:
+            (rank,) = db.execute(NEXT_RANK, (name, rank)).fetchone()
+            if rank is None:
+                break
+            left = self._limit - len(wanted)
+            for _, message in db.execute(CHOOSE, (name, rank, horizon, left)).fetchall():
+                wanted[message] = None
+        return wanted
 
     def _horizon(self, destination: Destination) -> float:
         return math.inf if destination.agent == HOLD else self._now
@@ -167,15 +218,19 @@ class Claim(Change):
         found.sort()  # by message and key
         values = {row[0]: row for row in db.execute(_MESSAGES, (messages,)).fetchall()}
         for key, rows in groupby(found, itemgetter(0)):
-            recipients = list(rows)
-            yield Claimed(
-                key,
-                _message(values[key]),
-                destination,
-                tuple(map(_recipient, recipients)),
-                replayed=any(row[7] for row in recipients),
-                in_file=bool(values[key][9]),
-            )
+            message = message_of(values[key])
+            together: dict[Row, list[Row]] = {}
+            for row in rows:
+                together.setdefault((row[9], row[10], row[12]), []).append(row)
+            for recipients in together.values():
+                yield Claimed(
+                    key,
+                    message,
+                    destination,
+                    tuple(map(_recipient, recipients)),
+                    replayed=any(row[7] for row in recipients),
+                    in_file=bool(values[key][4]),
+                )
 
 
 def read_deliveries(
@@ -214,7 +269,7 @@ def names(destinations: Iterable[Destination]) -> str:
 
 def messages(rows: Iterable[Row]) -> Sequence[Message]:
     """What `HELD_MESSAGES` has found."""
-    return [_message(row) for row in rows]
+    return [message_of(row) for row in rows]
 
 
 def held(rows: Iterable[Row]) -> Sequence[HeldMail]:
@@ -222,16 +277,24 @@ def held(rows: Iterable[Row]) -> Sequence[HeldMail]:
     return [HeldMail(Destination.parse(name).name, count, octets, oldest) for name, count, octets, oldest in rows]
 
 
-def _message(row: Sequence[Any]) -> Message:
-    _, queue_id, local_part, domain, body, smtputf8, submitter, arrived, size, _ = row
-    envelope = Envelope(_address(local_part, domain), Body(body), bool(smtputf8), submitter)
-    return Message(queue_id, envelope, size, arrived)
+def waiting(rows: Iterable[Row]) -> Sequence[tuple[Destination, float]]:
+    """What `DESTINATIONS` has found: each with the earliest time in any of its ranks, but for `hold`."""
+    earliest: dict[str, float] = {}
+    for name, due in rows:
+        earliest[name] = min(due, earliest.get(name, due))
+    found = ((Destination.parse(name), due) for name, due in earliest.items())
+    return [(destination, due) for destination, due in found if destination.agent != HOLD]
 
 
-def _recipient(row: Sequence[Any]) -> Recipient:
-    _, key, local_part, domain, original_local_part, original_domain, attempts, _ = row
-    return Recipient(key, Address(local_part, domain), _address(original_local_part, original_domain), attempts)
-
-
-def _address(local_part: str | None, domain: str | None) -> Address | None:
-    return None if local_part is None or domain is None else Address(local_part, domain)
+def _recipient(row: Row) -> Recipient:
+    _, key, local, domain, original, original_domain, attempts, _, options, reverse, reverse_domain, told, expired = row
+    return Recipient(
+        key,
+        Address(local, domain),
+        address_of(original, original_domain),
+        attempts,
+        NO_WISHES if options is None else RecipientOptions.from_text(options),
+        address_of(reverse, reverse_domain),
+        bool(told),
+        bool(expired),
+    )

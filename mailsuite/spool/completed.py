@@ -19,7 +19,7 @@ from mailsuite.mail.envelope import Envelope
 from mailsuite.mail.partial import Completed
 from mailsuite.mail.route import Target
 from mailsuite.spool.columns import ENVELOPE, envelope_of, envelope_row, targets_of, targets_text
-from mailsuite.spool.entry import Row
+from mailsuite.spool.rows import Row
 from mailsuite.spool.transactions import Operation
 
 RECALL = f"SELECT queue_id, {ENVELOPE}, targets, received FROM completed WHERE name = ? AND time >= ?"  # noqa: S608

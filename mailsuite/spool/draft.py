@@ -10,6 +10,7 @@ from zope.interface import implementer
 from mailsuite.interfaces import IDraft, SpoolError
 from mailsuite.mail.content import Content, MemoryContent
 from mailsuite.mail.envelope import Envelope
+from mailsuite.mail.origin import Origin
 from mailsuite.mail.route import Target
 from mailsuite.spool.disk import detached
 from mailsuite.spool.errors import CommitFailed
@@ -18,7 +19,7 @@ from mailsuite.spool.files import ArrivingFile, ContentFiles
 Named = tuple[str, int]
 """The name of a transaction that is complete, and how many octets the peer's content had."""
 # Queues a message whose content is there; the Deferred fires when that is durable.
-Enter = Callable[[str, Envelope, Sequence[Target], Content, Named | None], Deferred[None]]
+Enter = Callable[[str, Envelope, Sequence[Target], Content, Named | None, Origin | None], Deferred[None]]
 
 
 @implementer(IDraft)
@@ -60,7 +61,13 @@ class SqliteDraft:
         return self._file.append(b"".join(chunks))
 
     def commit(
-        self, envelope: Envelope, targets: Sequence[Target], *, name: str | None = None, received: int = 0
+        self,
+        envelope: Envelope,
+        targets: Sequence[Target],
+        *,
+        name: str | None = None,
+        received: int = 0,
+        origin: Origin | None = None,
     ) -> Deferred[None]:
         if not self._open:
             return fail(SpoolError(f"The draft {self.queue_id} is closed"))
@@ -70,8 +77,8 @@ class SqliteDraft:
         named = None if name is None else (name, received)
         if self._file is None:
             chunks, self._chunks = self._chunks, []
-            return self._enter(self.queue_id, envelope, targets, MemoryContent(b"".join(chunks)), named)
-        return detached(self._commit_file(self._file, envelope, targets, named))
+            return self._enter(self.queue_id, envelope, targets, MemoryContent(b"".join(chunks)), named, origin)
+        return detached(self._commit_file(self._file, envelope, targets, named, origin))
 
     def abort(self) -> None:
         if self._open:
@@ -102,11 +109,17 @@ class SqliteDraft:
             self._file.discard()
 
     async def _commit_file(
-        self, file: ArrivingFile, envelope: Envelope, targets: Sequence[Target], named: Named | None
+        self,
+        file: ArrivingFile,
+        envelope: Envelope,
+        targets: Sequence[Target],
+        named: Named | None,
+        origin: Origin | None,
     ) -> None:
         try:
             await file.finish()
-            await self._enter(self.queue_id, envelope, targets, self._files.content(self.queue_id, self.size), named)
+            content = self._files.content(self.queue_id, self.size)
+            await self._enter(self.queue_id, envelope, targets, content, named, origin)
         except CommitFailed:
             # The row may be on the disk, and show again at the next start; so its file stays until then.
             raise

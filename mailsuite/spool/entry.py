@@ -16,28 +16,35 @@ from typing import Any, NamedTuple
 from twisted.internet.interfaces import IReactorTime
 
 from mailsuite.interfaces import SpoolFull
+from mailsuite.mail.address import Address
 from mailsuite.mail.content import Content
 from mailsuite.mail.envelope import Envelope
+from mailsuite.mail.options import NO_WISHES, PLAIN
+from mailsuite.mail.origin import Origin
 from mailsuite.mail.queue import Delivery, Message, Recipient
 from mailsuite.mail.route import HOLD, Destination, Target
+from mailsuite.spool import journal
+from mailsuite.spool.columns import message_options, recipient_options
+from mailsuite.spool.rows import Row, Rows
 from mailsuite.spool.transactions import Operation
 
-Row = tuple[Any, ...]
-Rows = tuple[Row, Row | None, list[Row]]  # of a message: its own, its content's, its recipients'
-
 _MESSAGE = (
-    "messages (key, queue_id, reverse_local_part, reverse_domain, body, smtputf8, submitter, arrived, size, in_file)"
+    "messages (key, queue_id, reverse_local_part, reverse_domain, body, smtputf8, submitter, arrived, size, in_file, "
+    "options, rank)"
 )
 _CONTENT = "contents (message, octets)"
 _RECIPIENT = (
-    "recipients (key, message, local_part, domain, original_local_part, original_domain, destination, due, lease_owner)"
+    "recipients (key, message, local_part, domain, original_local_part, original_domain, destination, due, "
+    "lease_owner, options, reverse_local_part, reverse_domain, rank)"
 )
 COMPLETE = """
     INSERT OR REPLACE INTO completed (
-        name, queue_id, reverse_local_part, reverse_domain, body, smtputf8, submitter, targets, received, time
-    ) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+        name, queue_id, reverse_local_part, reverse_domain, body, smtputf8, submitter, options, targets, received,
+        time
+    ) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 _MOST_ROWS = 64  # for one statement; a power of two
+_RUN = 36  # bits: more steps than a run will ever write
 
 
 class Entry(NamedTuple):
@@ -46,6 +53,7 @@ class Entry(NamedTuple):
     message: Row
     octets: Row | None
     recipients: list[Row]
+    arrival: Row
     leased: list[Delivery]
     due: list[Destination]
 
@@ -66,6 +74,7 @@ class Entries:
         self._message_keys: Iterator[int] = count(last_message + 1)
         self._recipient_keys: Iterator[int] = count(last_recipient + 1)
         self._has_room = has_room
+        self.numbers: Iterator[int] = count(first_number(owner))
 
     def make(
         self,
@@ -74,17 +83,23 @@ class Entries:
         targets: Sequence[Target],
         content: Content,
         *,
-        arrived: float | None = None,
+        origin: Origin | None = None,
+        composed: str | None = None,
     ) -> Entry:
-        """The entry for a message. The content goes into the database if it lies in memory."""
+        """The entry for a message. The content goes into the database if it lies in memory.
+
+        `composed` is the message that it is a report on.
+        """
         if not targets:
             raise ValueError("a message without recipients cannot be queued")
         key = next(self._message_keys)
-        if arrived is None:
-            arrived = self._clock.seconds()
+        arrived = self._clock.seconds()
         size = content.size
         octets = content.in_memory()
         reverse = envelope.reverse_path
+        options = envelope.options
+        due = arrived if options.hold_until is None else max(arrived, options.hold_until)
+        rank = -options.priority
         message = (
             key,
             queue_id,
@@ -96,18 +111,20 @@ class Entries:
             arrived,
             size,
             octets is None,
+            None if options is PLAIN else message_options(options),
+            rank,
         )
         rows: list[Row] = []
-        leased: dict[Destination, list[Recipient]] = {}
-        waiting: dict[Destination, None] = {}  # in place of a set, for its order
+        known: dict[Destination, list[Recipient] | None] = {}  # None: it waits
+        apart: dict[tuple[Destination, Address], list[Recipient]] = {}  # leased, with a sender of their own
         for target in targets:
             address, destination, original = target.address, target.destination, target.original
-            if destination not in leased and destination not in waiting:
-                if destination.agent != HOLD and self._has_room(destination, size):
-                    leased[destination] = []
-                else:
-                    waiting[destination] = None
-            recipients = leased.get(destination)
+            own, wishes = target.reverse_path, target.options
+            held = destination.agent == HOLD
+            if destination not in known:
+                room = not held and due == arrived and self._has_room(destination, size)
+                known[destination] = [] if room else None
+            recipients = known[destination]
             number = next(self._recipient_keys)
             rows.append(
                 (
@@ -118,20 +135,36 @@ class Entries:
                     None if original is None else original.local_part,
                     None if original is None else original.domain,
                     str(destination),
-                    arrived,
+                    arrived if held else due,
                     None if recipients is None else self._owner,
+                    None if wishes is NO_WISHES else recipient_options(wishes),
+                    None if own is None else own.local_part,
+                    None if own is None else own.domain,
+                    0 if held else rank,
                 )
             )
             if recipients is not None:
-                recipients.append(Recipient(number, address, original))
-        deliveries = []
-        if leased:
-            value = Message(queue_id, envelope, size, arrived)
-            deliveries = [
-                Delivery(value, destination, tuple(recipients), content) for destination, recipients in leased.items()
+                if own is not None:
+                    recipients = apart.setdefault((destination, own), [])
+                recipients.append(Recipient(number, address, original, 0, wishes, own))
+        value = Message(queue_id, envelope, size, arrived)
+        leased = [
+            Delivery(value, destination, tuple(together), content)
+            for destination, together in known.items()
+            if together
+        ]
+        if apart:
+            leased += [
+                Delivery(value, destination, tuple(together), content) for (destination, _), together in apart.items()
             ]
-        due = [destination for destination in waiting if destination.agent != HOLD]
-        return Entry(message, None if octets is None else (key, octets), rows, deliveries, due)
+        waiting = [one for one, together in known.items() if together is None and one.agent != HOLD]
+        first = journal.arrival(next(self.numbers), targets, origin, composed)
+        return Entry(message, None if octets is None else (key, octets), rows, first, leased, waiting)
+
+
+def first_number(owner: int) -> int:
+    """Where the numbers of steps begin in a run of the spool: behind those of all runs before it."""
+    return owner << _RUN
 
 
 class Change(Operation):
@@ -190,7 +223,7 @@ class Insertion(Change):
     def __init__(self, entry: Entry, room: Room, completion: Row | None = None) -> None:
         super().__init__()
         self.entry = entry
-        self.rows: Rows = entry[:3]
+        self.rows: Rows = entry[:4]
         self.room = room
         self.completion = completion
 
@@ -212,9 +245,10 @@ class Insertion(Change):
 
 def insert(db: sqlite3.Connection, messages: Sequence[Rows]) -> None:
     """Insert messages, within the transaction that is open. Raises `sqlite3.Error`."""
-    _insert(db, _MESSAGE, [message for message, _, _ in messages])
-    _insert(db, _CONTENT, [octets for _, octets, _ in messages if octets is not None])
-    _insert(db, _RECIPIENT, list(chain.from_iterable(recipients for _, _, recipients in messages)))
+    _insert(db, _MESSAGE, [message for message, _, _, _ in messages])
+    _insert(db, _CONTENT, [octets for _, octets, _, _ in messages if octets is not None])
+    _insert(db, _RECIPIENT, list(chain.from_iterable(recipients for _, _, recipients, _ in messages)))
+    _insert(db, journal.TABLE, [journal.received(message, rows, first) for message, _, rows, first in messages])
 
 
 def _insert(db: sqlite3.Connection, table: str, rows: Sequence[Row]) -> None:

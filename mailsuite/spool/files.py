@@ -54,7 +54,7 @@ class ContentFiles:
 
     def unlink(self, queue_ids: Sequence[str]) -> None:
         """Remove the files of messages that are gone, in a thread."""
-        job = self._disk.run(_unlink, [f"{self.directory}/{queue_id}" for queue_id in queue_ids])
+        job = self._disk.run(unlink, [f"{self.directory}/{queue_id}" for queue_id in queue_ids])
         job.addErrback(lambda failure: _log.failure("content files were not removed", failure))
 
     def discard_arriving(self) -> None:
@@ -226,7 +226,7 @@ def sweep(directory: str, known: Collection[str]) -> list[str]:
     """Remove files that no row knows, and return the ids whose file is missing. Blocks; raises `OSError`."""
     found = set(os.listdir(directory))
     rubbish = found.difference(known)
-    _unlink([f"{directory}/{name}" for name in rubbish])
+    unlink([f"{directory}/{name}" for name in rubbish])
     if rubbish:
         _log.info("removed {count} content files of messages that were never accepted", count=len(rubbish))
     missing = sorted(set(known).difference(found))
@@ -239,7 +239,8 @@ def sweep(directory: str, known: Collection[str]) -> list[str]:
     return missing
 
 
-def _unlink(paths: Sequence[str]) -> None:
+def unlink(paths: Sequence[str]) -> None:
+    """Remove files, as far as they are there. Blocks; what cannot be removed is logged."""
     for path in paths:
         try:
             os.unlink(path)

@@ -65,16 +65,17 @@ def was_used(directory: str) -> bool:
     return False
 
 
-def open_spool(directory: str, lease_until: float, partials_since: float) -> Opened:
+def open_spool(directory: str, lease_until: float, partials_since: float, *, patience: float = _PATIENCE) -> Opened:
     """Lock, check, migrate; void dead leases and take ours; sweep. Raises `SpoolError`, leaving nothing open.
 
-    Parts of messages, and names of completed ones, that were kept before `partials_since` go.
+    Parts of messages, and names of completed ones, that were kept before `partials_since` go. It waits for the lock for
+    `patience` seconds.
     """
     path = database(directory)
     with ExitStack() as undo:
         try:
             _make_directory(directory)
-            lock = _lock(directory)
+            lock = _lock(directory, patience)
             undo.callback(os.close, lock)
             _make_directory(contents(directory))
             created = _prepare(directory, lock)
@@ -106,11 +107,11 @@ def _make_directory(path: str) -> None:
         sync_directory(os.path.dirname(path) or ".")
 
 
-def _lock(directory: str) -> int:
+def _lock(directory: str, seconds: float) -> int:
     lock = os.open(f"{directory}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     # The writer of a server that was killed holds it for a moment longer, until what it was given is done.
-    patience = time.monotonic() + _PATIENCE
-    while not (locked := _try_to_lock(lock)) and time.monotonic() < patience:
+    end = time.monotonic() + seconds
+    while not (locked := _try_to_lock(lock)) and time.monotonic() < end:
         time.sleep(_PAUSE)
     if not locked:
         process = os.pread(lock, 20, 0).decode("ascii", "replace").strip()

@@ -31,16 +31,17 @@ from mailsuite.spool.columns import ENVELOPE, envelope_of, envelope_row, targets
 from mailsuite.spool.completed import CompletedNames
 from mailsuite.spool.disk import detached
 from mailsuite.spool.draft import Enter, SqliteDraft
-from mailsuite.spool.entry import Change, Room, Row
+from mailsuite.spool.entry import Change, Room
 from mailsuite.spool.errors import CommitFailed
 from mailsuite.spool.files import ArrivingFile, ContentFiles
+from mailsuite.spool.rows import Row
 from mailsuite.spool.transactions import Operation
 
 _T = TypeVar("_T")
 _log = Logger()
 
 _COLUMNS = f"queue_id, {ENVELOPE}, targets, received, kept, size, octets"
-_INSERT = f"INSERT INTO partials (name, weight, {_COLUMNS}) VALUES ({', '.join('?' * 13)})"  # noqa: S608 - constants
+_INSERT = f"INSERT INTO partials (name, weight, {_COLUMNS}) VALUES ({', '.join('?' * 14)})"  # noqa: S608 - constants
 _TAKE = f"DELETE FROM partials WHERE name = ? RETURNING {_COLUMNS}"  # noqa: S608
 _FORGET = "DELETE FROM partials WHERE name = ? RETURNING queue_id, octets IS NULL"
 STANDING = "SELECT name, weight FROM partials ORDER BY kept"
@@ -69,7 +70,7 @@ class Keep(Change):
     def run(self, db: sqlite3.Connection) -> list[str] | None:
         gone = files(db.execute(_FORGET, (self._name,)).fetchall())
         gone += files(expire(db, self._now - self._bounds.time))
-        targets, size, octets = self._row[6], self._row[9], self._row[10]
+        targets, size, octets = self._row[7], self._row[10], self._row[11]
         weight = size + len(targets)
         kept = db.execute(STANDING).fetchall()
         places = to_go(kept, self._name, weight, self._bounds) if self._is_roomy() else None
@@ -104,8 +105,8 @@ class Take(Change):
 
     def run(self, db: sqlite3.Connection) -> Row | None:
         rows: list[Row] = db.execute(_TAKE, (self._name,)).fetchall()
-        if rows and rows[0][8] < self._since:
-            self.gone = [row[0] for row in rows if row[10] is None]
+        if rows and rows[0][9] < self._since:
+            self.gone = [row[0] for row in rows if row[11] is None]
             return None
         return rows[0] if rows else None
 

@@ -8,21 +8,27 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from typing import BinaryIO
 
 from mailsuite.interfaces import SpoolError
 from mailsuite.mail.history import Event, EventKind
 from mailsuite.mail.queue import HeldMail
-from mailsuite.spool import claims, opening, schema
-from mailsuite.spool.events import as_events, history_query
+from mailsuite.mail.selection import DestinationLoad, QueuedMessage, Selection
+from mailsuite.spool import claims, events, looking, opening, schema
+
+_CONTENT = "SELECT octets FROM messages LEFT JOIN contents ON contents.message = messages.key WHERE queue_id = ?"
+_PIECE = 256 * 1024  # octets
 
 
 class SpoolReader:
     """Reads the spool in a directory. All methods raise `SpoolError`, one sentence, where that cannot be."""
 
-    def __init__(self, directory: str | os.PathLike[str]) -> None:
+    def __init__(self, directory: str | os.PathLike[str], now: Callable[[], float] = time.time) -> None:
         self._directory = os.path.abspath(directory)
+        self._now = now
         self._path = opening.database(self._directory)
 
     def held(self) -> Sequence[HeldMail]:
@@ -34,6 +40,35 @@ class SpoolReader:
         """When the oldest message arrived that is held for a domain; what expires next is among these."""
         return {one.domain: one.oldest for one in self.held()}
 
+    def select(self, selection: Selection, limit: int, *, after: str = "") -> Sequence[QueuedMessage]:
+        """As `ISpool.select`. What a killed server had under way is shown as active until the next start."""
+        with self._connection() as db:
+            return looking.select(db, selection, limit, after, self._now())
+
+    def loads(self, limit: int) -> Sequence[DestinationLoad]:
+        """As `ISpool.loads`."""
+        with self._connection() as db:
+            return looking.loads(db, limit, self._now())
+
+    def find(self, text: str, limit: int = 100) -> Sequence[str]:
+        """As `ISpool.find`."""
+        with self._connection() as db:
+            return looking.find(db, text, limit)
+
+    def content(self, queue_id: str) -> Iterator[bytes]:
+        """All of a queued message, in pieces. They raise `OSError` where the file cannot be read to its end."""
+        with self._connection() as db:
+            row = db.execute(_CONTENT, (queue_id,)).fetchone()
+        if row is None:
+            raise SpoolError(f"There is no message {queue_id} in the queue")
+        if row[0] is not None:
+            return iter((bytes(row[0]),))
+        path = f"{opening.contents(self._directory)}/{queue_id}"
+        try:
+            return _pieces(open(path, "rb"))
+        except OSError as error:
+            raise SpoolError(f"{path} cannot be read: {error}") from error
+
     def history(
         self,
         *,
@@ -43,9 +78,8 @@ class SpoolReader:
         limit: int = 100,
     ) -> Sequence[Event]:
         """As `ISpool.history`."""
-        statement, arguments = history_query(kind, subject, queue_id, limit)
         with self._connection() as db:
-            return as_events(db.execute(statement, arguments).fetchall())
+            return events.history(db, kind, subject, queue_id, limit)
 
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
@@ -63,3 +97,9 @@ class SpoolReader:
             raise SpoolError(f"There is no spool in {self._directory}") from None
         except (OSError, sqlite3.Error) as error:
             raise SpoolError(f"{self._path} cannot be read: {error}") from error
+
+
+def _pieces(file: BinaryIO) -> Iterator[bytes]:
+    with file:
+        while piece := file.read(_PIECE):
+            yield piece

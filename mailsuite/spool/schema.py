@@ -1,10 +1,11 @@
 """The tables of the queue, and how a database is brought up to date.
 
 A message stands apart from its recipients, and its content apart from both, so that the rows which are read all the
-time stay small. A recipient waits (`lease_owner` is NULL) or is under lease to a run of the spool, a row of `leases`;
-that row has the time when the leases of all its recipients end, so that renewing them is one small write. What has been
-delivered is deleted, and a message goes with its last recipient: a trigger sees to that, so no statement can forget it.
-Triggers also keep count of what is held for each domain, so that nobody has to count it.
+time stay small. A recipient waits (`lease_owner` is NULL), is on hold (`ON_HOLD`), or is under lease to a run of the
+spool, a row of `leases`; that row has the time when the leases of all its recipients end, so that renewing them is one
+small write. What has been delivered is deleted, and a message goes with its last recipient: a trigger sees to that, so
+no statement can forget it. Triggers also keep count of what is held for each domain, so that nobody has to count it.
+The journal has the steps of each message, and outlives it.
 
 Limits: the file does not shrink; room that was freed is used again.
 """
@@ -186,8 +187,36 @@ MIGRATIONS: tuple[str, ...] = (
     );
     CREATE INDEX completed_by_age ON completed (time);
     """,
+    # 4: what is asked for messages and recipients; priorities; what operators do; the steps of each message
+    """
+    ALTER TABLE messages ADD COLUMN options TEXT;          -- JSON; NULL: nothing was asked
+    ALTER TABLE messages ADD COLUMN rank INTEGER NOT NULL DEFAULT 0;    -- the priority, negated
+    ALTER TABLE recipients ADD COLUMN options TEXT;        -- the same
+    ALTER TABLE recipients ADD COLUMN reverse_local_part TEXT;          -- both NULL: that of the message
+    ALTER TABLE recipients ADD COLUMN reverse_domain TEXT;
+    ALTER TABLE recipients ADD COLUMN rank INTEGER NOT NULL DEFAULT 0;  -- the message's; 0 under hold
+    ALTER TABLE recipients ADD COLUMN delay_told INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE recipients ADD COLUMN expired INTEGER NOT NULL DEFAULT 0;   -- 1: an operator said so
+    ALTER TABLE partials ADD COLUMN options TEXT;
+    ALTER TABLE completed ADD COLUMN options TEXT;
+
+    DROP INDEX recipients_waiting;
+    CREATE INDEX recipients_waiting ON recipients (destination, rank, due, message) WHERE lease_owner IS NULL;
+
+    -- Clustered by ids that sort by time. A number is that of the run of the spool, and counted in it.
+    CREATE TABLE journal (
+        queue_id TEXT NOT NULL,
+        number INTEGER NOT NULL,
+        time REAL NOT NULL,
+        kind TEXT NOT NULL,
+        subject TEXT,
+        detail TEXT NOT NULL,              -- a JSON object
+        PRIMARY KEY (queue_id, number)
+    ) WITHOUT ROWID;
+    """,
 )
 VERSION = len(MIGRATIONS)
+ON_HOLD = 0  # in place of a lease's number; no run has it
 
 _OLDEST_SQLITE = (3, 35, 0)  # RETURNING
 _CACHE_KIB = 16 * 1024
@@ -253,7 +282,15 @@ def migrate(db: sqlite3.Connection, path: str) -> None:
 
 
 def check(db: sqlite3.Connection, path: str) -> None:
-    """Look through the whole file for damage (half a second for a gigabyte in cache). Raises as `migrate`."""
-    found = db.execute("PRAGMA quick_check(1)").fetchone()[0]
-    if found != "ok":
-        raise SpoolError(f"{path} is damaged: {found}")
+    """Look for damage in what a start must be able to rely on. Raises as `migrate`.
+
+    Contents and journals are most of the file (a second for a gigabyte in cache), and stand by themselves: damage there
+    shows where they are read, and concerns no other message.
+    """
+    tables = db.execute("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'").fetchall()
+    for (table,) in tables:
+        if table in {"contents", "journal"}:
+            continue
+        found = db.execute(f"PRAGMA quick_check({table})").fetchone()[0]
+        if found != "ok":
+            raise SpoolError(f"{path} is damaged: {found}")

@@ -1,8 +1,9 @@
 """The durable spool: SQLite for messages, recipients, leases and small contents; files for large contents.
 
 What is asked goes to one writer thread, which groups it (`writer`). A message becomes rows in `entry`; claims are in
-`claims`, outcomes in `changes`, parts of messages in `partials`, events in `events`, the tables in `schema`, the
-directory in `opening`. Another process reads by `reading`.
+`claims`, outcomes in `changes`, parts of messages in `partials`, events in `events`, steps of messages in `journal`,
+the tables in `schema`, the directory in `opening`; `run` puts it together. What operators see is in `looking`, what
+they do in `managing`. Another process reads by `reading`, and writes by `offline` where no server runs.
 
 What is promised: after `commit` has returned, the message survives a crash of the process and of the machine. A file
 without a row does not outlive the next start; a row without its file is possible only where the disk lost what it had
@@ -18,9 +19,11 @@ much as the bound for files, and some 2 MB while it is streamed to one.
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, ensureDeferred, fail, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorFromThreads, IReactorTime
@@ -32,48 +35,32 @@ from mailsuite.mail.address import Address
 from mailsuite.mail.content import Content, MemoryContent
 from mailsuite.mail.envelope import Envelope
 from mailsuite.mail.history import Event, EventKind
+from mailsuite.mail.origin import Origin
 from mailsuite.mail.partial import Completed, Partial
 from mailsuite.mail.queue import Delivery, HeldMail, Message, Report, Settlement
 from mailsuite.mail.route import HOLD, Destination, Target
-from mailsuite.spool import claims, opening
-from mailsuite.spool.aging import Aging
+from mailsuite.mail.selection import DestinationLoad, Managed, QueueAction, QueuedMessage, Selection
+from mailsuite.spool import claims, looking
 from mailsuite.spool.allowance import Bounds
-from mailsuite.spool.changes import EndOfLease, Hurry, Judgement, Move, Release, Renewal, Reroute, Rerouted, Settling
+from mailsuite.spool.changes import Hurry, Judgement, Move, Release, Renewal, Reroute, Rerouted, Settling
 from mailsuite.spool.claims import Claim, Claimed, as_deliveries, read_deliveries
-from mailsuite.spool.completed import CompletedNames, completion_row
+from mailsuite.spool.columns import address_of
+from mailsuite.spool.completed import completion_row
 from mailsuite.spool.contents import StoredContent
-from mailsuite.spool.disk import Disk, Readers, detached
+from mailsuite.spool.disk import detached
 from mailsuite.spool.draft import Named, SqliteDraft
-from mailsuite.spool.entry import Change, Entries, Entry, Insertion, Room
-from mailsuite.spool.errors import spool_error
-from mailsuite.spool.events import Record, as_events, history_query
-from mailsuite.spool.files import ContentFiles
-from mailsuite.spool.ids import QueueIds
+from mailsuite.spool.entry import Change, Entry, Insertion, Room
+from mailsuite.spool.events import Record, history
+from mailsuite.spool.managing import FIRST, Bite, Manage, Tally, choose
 from mailsuite.spool.partials import Partials
-from mailsuite.spool.process import ProcessTransactions
-from mailsuite.spool.transactions import Operation, RunsGroups, Transactions
-from mailsuite.spool.writer import Writer
+from mailsuite.spool.run import Around, Run, Setting, begin
+from mailsuite.spool.transactions import Operation
 
 _T = TypeVar("_T")
 _log = Logger()
 
 _REROUTE_BATCH = 500  # recipients: the reactor is never busy for long, nor is the writer
 _HURRY_BATCH = 2000
-
-
-class _Run(NamedTuple):
-    """What there is between `start` and `stop`."""
-
-    owner: int
-    lock: int
-    ids: QueueIds
-    entries: Entries
-    writer: Writer
-    disk: Disk
-    files: ContentFiles
-    readers: Readers
-    partials: Partials
-    aging: Aging
 
 
 @implementer(ISpool)
@@ -85,10 +72,10 @@ class SqliteSpool:
     free on the disk: with these, what is in the queue can still be claimed, settled and reported on, and so make room.
     `threads` bounds those that read contents and write files.
 
-    Events are kept for `history_time` seconds. Of parts of messages there are at most `partials_count`, of
-    `partials_octets` in all, each kept for `partials_time` seconds; so long it is also known which transactions were
-    completed, the last `completed_count` of them, as far as their names and recipients take no more than
-    `completed_octets` in all.
+    Events are kept for `history_time` seconds, the steps of a message as long as it is queued and until `journal_time`
+    seconds after the last one. Of parts of messages there are at most `partials_count`, of `partials_octets` in all,
+    each kept for `partials_time` seconds; so long it is also known which transactions were completed, the last
+    `completed_count` of them, as far as their names and recipients take no more than `completed_octets` in all.
 
     With `process` the database has a process of its own, which is faster where the reactor is busy. `lost` is told when
     that has ended by itself: nothing can be written then until the spool, or the server, is started again.
@@ -107,6 +94,7 @@ class SqliteSpool:
         reserve: int = 64 * 1024 * 1024,
         threads: int = 8,
         history_time: float = 30 * 86400.0,
+        journal_time: float = 30 * 86400.0,
         partials_count: int = 1000,
         partials_octets: int = 1024**3,
         partials_time: float = 48 * 3600.0,
@@ -115,21 +103,32 @@ class SqliteSpool:
         process: bool = False,
         lost: Callable[[SpoolError], object] | None = None,
     ) -> None:
-        self._process = process
-        self._lost = lost or (lambda error: _log.critical("{error}", error=error))
         self._directory = os.path.abspath(directory)
-        self._path = opening.database(self._directory)
-        self._reactor = reactor
         self._clock: IReactorTime = IReactorTime(reactor) if clock is None else clock
-        self._spill = spill
-        self._lease = lease
         self._room = Room(self._directory, reserve)
-        self._threads = threads
-        self._history_time = history_time
-        self._bounds = Bounds(partials_count, partials_octets, partials_time)
-        self._completed_bounds = completed_count, completed_octets, partials_time
+        self._setting = Setting(
+            self._directory,
+            reactor,
+            self._clock,
+            spill,
+            lease,
+            self._room,
+            threads,
+            history_time,
+            journal_time,
+            Bounds(partials_count, partials_octets, partials_time),
+            completed_count,
+            completed_octets,
+            process,
+        )
+        self._around = Around(
+            self._committed,
+            self._has_room,
+            self._enter,
+            lost or (lambda error: _log.critical("{error}", error=error)),
+        )
         self._watcher: IQueueWatcher | None = None
-        self._run: _Run | None = None
+        self._run: Run | None = None
         self._open = False
         self._renewal: IDelayedCall | None = None
 
@@ -146,65 +145,9 @@ class SqliteSpool:
     async def _start(self) -> None:
         if self._run is not None:
             raise SpoolError(f"The spool in {self._directory} is open already")
-        disk = Disk(self._reactor, self._threads)
-        disk.start()
-        try:
-            now = self._clock.seconds()
-            opened = await disk.run(opening.open_spool, self._directory, now + self._lease, now - self._bounds.time)
-        except BaseException:
-            disk.stop()
-            raise
-        try:
-            transactions = await disk.run(self._transactions, opened)
-        except BaseException:
-            disk.stop()
-            os.close(opened.lock)
-            raise
-        writer = Writer(self._reactor, transactions, self._path, self._committed)
-        files = ContentFiles(opening.contents(self._directory), disk)
-        aging = Aging(self._clock, writer.submit, self._history_time, self._bounds.time)
-        partials = Partials(
-            self._clock,
-            writer.submit,
-            files,
-            self._bounds,
-            self._room,
-            self._spill,
-            self._enter,
-            found=opened.parts,
-            completed=CompletedNames(self._clock, writer.submit, opened.completed, *self._completed_bounds),
-        )
-        self._run = _Run(
-            opened.owner,
-            opened.lock,
-            QueueIds(self._clock, opened.owner),
-            Entries(self._clock, opened.owner, opened.last_message, opened.last_recipient, self._has_room),
-            writer,
-            disk,
-            files,
-            Readers(self._path),
-            partials,
-            aging,
-        )
-        writer.start()
-        aging.start()
+        self._run = await begin(self._setting, self._around)
         self._open = True
-        self._renewal = self._clock.callLater(self._lease / 3, self._renew)
-
-    def _transactions(self, opened: opening.Opened) -> RunsGroups:
-        """Who runs the operations. Blocks; raises `SpoolError`."""
-        if not self._process:
-            return Transactions(opened.db, self._path)
-        try:
-            transactions = ProcessTransactions(self._path, opened.lock, self._has_lost)
-        except SpoolError as error:
-            _log.error("{error}; its work is done by a thread instead, more slowly", error=error)
-            return Transactions(opened.db, self._path)
-        opened.db.close()
-        return transactions
-
-    def _has_lost(self, error: SpoolError) -> None:
-        self._reactor.callFromThread(self._lost, error)
+        self._renewal = self._clock.callLater(self._setting.lease / 3, self._renew)
 
     def stop(self) -> Deferred[None]:
         return detached(self._stop())
@@ -216,24 +159,15 @@ class SqliteSpool:
         self._open = False
         if self._renewal is not None:
             self._renewal.cancel()
-        run.aging.stop()
-        parts = run.partials.end()
-        run.files.discard_arriving()
-        await parts
-        await run.disk.idle()  # files that were being finished; their messages are with the writer now
-        run.readers.close()
-        await run.writer.close(EndOfLease(run.owner))
-        await run.disk.idle()  # files of what was settled last
-        run.disk.stop()
-        os.close(run.lock)
+        await run.end()
         self._run = None
 
     def _renew(self) -> None:
         if self._run is None:
             return
-        self._renewal = self._clock.callLater(self._lease / 3, self._renew)
+        self._renewal = self._clock.callLater(self._setting.lease / 3, self._renew)
         now = self._clock.seconds()
-        renewed = self._run.writer.submit(Renewal(self._run.owner, now, now + self._lease))
+        renewed = self._run.writer.submit(Renewal(self._run.owner, now, now + self._setting.lease))
         renewed.addErrback(lambda _: None)  # the writer has logged it; the next one comes in time
 
     # ------------------------------------------------------------------------------------ the way in
@@ -243,7 +177,7 @@ class SqliteSpool:
 
     def draft(self) -> SqliteDraft:
         run = self._running()
-        return SqliteDraft(run.ids.next(), self._spill, run.files, self._enter)
+        return SqliteDraft(run.ids.next(), self._setting.spill, run.files, self._enter)
 
     def _enter(
         self,
@@ -252,6 +186,7 @@ class SqliteSpool:
         targets: Sequence[Target],
         content: Content,
         named: Named | None = None,
+        origin: Origin | None = None,
     ) -> Deferred[None]:
         run = self._run  # also while it is closing: a file that was being finished is committed yet
         if run is None:
@@ -260,12 +195,15 @@ class SqliteSpool:
         if named is not None:
             name, received = named
             completion = completion_row(name, queue_id, envelope, targets, received, self._clock.seconds())
-        entry = run.entries.make(queue_id, envelope, targets, content)
+        entry = run.entries.make(queue_id, envelope, targets, content, origin=origin)
         return run.writer.submit(Insertion(entry, self._room, completion))
 
-    def _enter_report(self, report: Report) -> Entry:
+    def _enter_report(self, report: Report, on: str) -> Entry:
         run = self._running()
-        return run.entries.make(run.ids.next(), report.envelope, report.targets, MemoryContent(report.content))
+        content = MemoryContent(report.content)
+        return run.entries.make(
+            run.ids.next(), report.envelope, report.targets, content, origin=report.origin, composed=on
+        )
 
     # ----------------------------------------------------------------------------------- the way out
 
@@ -313,7 +251,7 @@ class SqliteSpool:
             return as_deliveries(claimed, {}, lazily)
 
     def destinations(self) -> Deferred[Sequence[tuple[Destination, float]]]:
-        return self._read(claims.DESTINATIONS).addCallback(_waiting)
+        return self._read(claims.DESTINATIONS).addCallback(claims.waiting)
 
     def count(self) -> Deferred[int]:
         return self._read("SELECT count(*) FROM messages").addCallback(_number)
@@ -324,7 +262,8 @@ class SqliteSpool:
         now = self._clock.seconds()
         return self._submit(
             lambda run: Settling(
-                [Judgement.of(one, run.owner, now, self._enter_report) for one in settlements], run.owner
+                [Judgement.of(one, run.owner, now, self._enter_report, run.entries.numbers) for one in settlements],
+                run.owner,
             )
         )
 
@@ -334,16 +273,16 @@ class SqliteSpool:
     def move(self, delivery: Delivery, destination: Destination) -> Deferred[None]:
         return self._submit(lambda run: Move(delivery, destination, run.owner, self._clock.seconds()))
 
-    async def reroute(self, choose: Callable[[Address, Destination], Destination]) -> int:
+    async def reroute(self, choose: Callable[[Address, Destination, Address | None], Destination]) -> int:
         run = self._running()
         moved = 0
         last = 0
         while rows := await self._read(claims.WAITING, last, _REROUTE_BATCH):
             last = rows[-1][0]
             changed = []
-            for key, local_part, domain, name in rows:
+            for key, local_part, domain, name, sender, sender_domain in rows:
                 old = Destination.parse(name)
-                new = choose(Address(local_part, domain), old)
+                new = choose(Address(local_part, domain), old, address_of(sender, sender_domain))
                 if new != old:
                     changed.append(Rerouted(key, old, new))
             if changed:
@@ -358,6 +297,34 @@ class SqliteSpool:
             continue
         return messages
 
+    # ------------------------------------------------------------------------------- what operators ask
+
+    def select(self, selection: Selection, limit: int, *, after: str = "") -> Deferred[Sequence[QueuedMessage]]:
+        now = self._clock.seconds()
+        return self._look(lambda db: looking.select(db, selection, limit, after, now))
+
+    def loads(self, limit: int) -> Deferred[Sequence[DestinationLoad]]:
+        now = self._clock.seconds()
+        return self._look(lambda db: looking.loads(db, limit, now))
+
+    def find(self, text: str, limit: int = 100) -> Deferred[Sequence[str]]:
+        return self._look(lambda db: looking.find(db, text, limit))
+
+    def manage(self, action: QueueAction, selection: Selection, *, by: str) -> Deferred[Managed]:
+        return detached(self._manage(action, selection, by))
+
+    async def _manage(self, action: QueueAction, selection: Selection, by: str) -> Managed:
+        run = self._running()
+        now = self._clock.seconds()
+        tally = Tally()
+        bite: Bite | None = FIRST
+        while bite is not None:
+            bite = await run.read(partial(choose, selection=selection, before=bite, now=now))
+            if bite is not None:
+                done = Manage(action, bite.keys, by, self._clock.seconds(), run.entries.numbers)
+                tally.add(bite, await run.writer.submit(done))
+        return tally.managed
+
     # ------------------------------------------------------------------------- what is held, what was
 
     def held(self) -> Deferred[Sequence[HeldMail]]:
@@ -370,7 +337,7 @@ class SqliteSpool:
         return self._read(claims.HELD_MESSAGES, str(destination), since, until, most).addCallback(claims.messages)
 
     def record(self, events: Sequence[Event]) -> Deferred[None]:
-        return self._submit(lambda _: Record(events))
+        return self._submit(lambda run: Record(events, run.entries.numbers))
 
     def history(
         self,
@@ -380,8 +347,7 @@ class SqliteSpool:
         queue_id: str | None = None,
         limit: int = 100,
     ) -> Deferred[Sequence[Event]]:
-        statement, arguments = history_query(kind, subject, queue_id, limit)
-        return self._read(statement, *arguments).addCallback(as_events)
+        return self._look(lambda db: history(db, kind, subject, queue_id, limit))
 
     # -------------------------------------------------------------------------------- parts of messages
 
@@ -416,7 +382,7 @@ class SqliteSpool:
 
     # ------------------------------------------------------------------------------------- in common
 
-    def _submit(self, make: Callable[[_Run], Operation]) -> Deferred[Any]:
+    def _submit(self, make: Callable[[Run], Operation]) -> Deferred[Any]:
         try:
             run = self._running()
             operation = make(run)
@@ -425,21 +391,15 @@ class SqliteSpool:
         return run.writer.submit(operation)
 
     def _read(self, query: str, *arguments: object) -> Deferred[Sequence[Any]]:
+        return self._look(lambda db: db.execute(query, arguments).fetchall())
+
+    def _look(self, look: Callable[[sqlite3.Connection], _T]) -> Deferred[_T]:
         try:
-            run = self._running()
+            return self._running().read(look)
         except SpoolError as error:
             return fail(error)
 
-        def read() -> Sequence[Any]:
-            try:
-                with run.readers.connection() as db:
-                    return db.execute(query, arguments).fetchall()
-            except OSError as error:
-                raise spool_error(error, self._path) from error
-
-        return run.disk.run(read)
-
-    def _running(self) -> _Run:
+    def _running(self) -> Run:
         if self._run is None or not self._open:
             raise self._closed()
         return self._run
@@ -482,11 +442,6 @@ class SqliteSpool:
         finally:
             if due:
                 self._watcher.due(due)
-
-
-def _waiting(rows: Sequence[Any]) -> Sequence[tuple[Destination, float]]:
-    found = ((Destination.parse(name), due) for name, due in rows)
-    return [(destination, due) for destination, due in found if destination.agent != HOLD]
 
 
 def _number(rows: Sequence[Any]) -> int:

@@ -26,7 +26,7 @@ from twisted.logger import Logger
 
 from mailsuite.mail.queue import Delivery, Outcome, Recipient, Result
 from mailsuite.mail.status import EnhancedStatus
-from mailsuite.mail.trace import return_path_line
+from mailsuite.mail.trace import delivered_to_line, return_path_line
 from mailsuite.store.layout import DEFAULT_TEMPLATE, check_template, host_part, mailbox_path, name_stem
 from mailsuite.store.sync import Sync, has_syncfs, sync_directory, sync_filesystem, syncfs_reports_errors
 
@@ -349,9 +349,8 @@ def _write_file(job: _Job) -> int:
 
 def _write_message(descriptor: int, job: _Job) -> tuple[int, int]:
     """Write head and content with LF line ends; return how many octets and how many lines that made."""
-    head = return_path_line(job.delivery.message.envelope.reverse_path)
-    delivered_to = "".join(c if c >= " " and c != "\x7f" else "?" for c in str(job.recipient.address))
-    head = head.replace(b"\r\n", b"\n") + f"Delivered-To: {delivered_to}\n".encode("utf-8", "replace")
+    head = return_path_line(job.delivery.reverse_path) + delivered_to_line(job.recipient.address)
+    head = head.replace(b"\r\n", b"\n")
     content = job.delivery.content.in_memory()
     if content is not None:
         content = head + _with_lf(content)

@@ -46,7 +46,7 @@ def unframe(octets: bytes) -> Any:  # noqa: ANN401 - whatever was framed
 def pack(delivery: Delivery, octets: bytes) -> Packed:
     """What the store needs of a delivery, as a pickle has it with the least work: the near end has no time to lose."""
     message = delivery.message
-    reverse = message.envelope.reverse_path
+    reverse = delivery.reverse_path
     return (
         message.queue_id,
         message.arrived,

@@ -15,8 +15,13 @@ from twisted.python.failure import Failure
 
 from mailsuite import __version__
 from mailsuite.admin.control import Control, ControlClient, ControlError, NotRunning, connect
+from mailsuite.admin.control.language import selection_of
 from mailsuite.admin.control.server import MOST_CONNECTIONS
+from mailsuite.delivery.active import DestinationStatus
 from mailsuite.delivery.puller import UnknownPull
+from mailsuite.interfaces import SpoolError
+from mailsuite.mail.route import Destination
+from mailsuite.mail.selection import EVERYTHING, Managed, QueueAction, QueueState, Selection
 from mailsuite.session.pulling import PullEnd, PullProgress, PullResult, PullStage
 
 MAIL = PullEnd(PullStage.RECEIVING, PullResult.MAIL, "all the mail has come", None, 2, 640, 1, (), 1.5)
@@ -53,6 +58,24 @@ class FakePulls:
             raise
 
 
+class FakeQueue:
+    """Does what it is told to do with the queue, or raises it."""
+
+    def __init__(self, result=None, status=()):
+        self.result = result
+        self._status = status
+        self.asked = []
+
+    async def manage(self, action, selection, *, by):
+        self.asked.append((action, selection, by))
+        if isinstance(self.result, Exception):
+            raise self.result
+        return self.result
+
+    def status(self):
+        return self._status
+
+
 @pytest.fixture
 def logged():
     events = []
@@ -76,8 +99,8 @@ def serving(reactor, run, tmp_path):
     """Start the server's end over a directory, and talk to it."""
     started = []
 
-    def serve(pulls, directory=tmp_path):
-        control = Control(directory, pulls, reactor)
+    def serve(pulls, directory=tmp_path, queue=None):
+        control = Control(directory, pulls, queue or FakeQueue(), reactor)
         control.startService()
         started.append(control)
         return control
@@ -222,6 +245,93 @@ def test_there_are_so_many_connections_at_once_and_no_more(reactor, run, tmp_pat
     talk(reactor, run, tmp_path, crowd)
     assert logged() == [f"the control socket has {MOST_CONNECTIONS} connections already"]
     assert talk(reactor, run, tmp_path, ControlClient.ping)[1] == os.getpid()
+
+
+# ------------------------------------------------------------------------------------------- the queue
+
+SELECTION = Selection(
+    ("HOE1", "HOE2"),
+    sender="<>",
+    recipient="*@jörg.example",
+    domain="xn--jrg-sna.example",
+    destination=Destination("relay", "[mx.test]:25"),
+    state=QueueState.ON_HOLD,
+    older_than=1.5,
+    younger_than=3.0,
+    larger_than=0,
+    smaller_than=9,
+    error='a "text"',
+)
+
+
+@pytest.mark.parametrize("selection", [SELECTION, EVERYTHING, Selection(older_than=0.0)])
+def test_the_queue_is_managed_as_selected(reactor, run, tmp_path, serving, logged, selection):
+    queue = FakeQueue(Managed(2, 3, 1))
+    serving(FakePulls(), queue=queue)
+    done = talk(reactor, run, tmp_path, lambda client: client.manage(QueueAction.HOLD, selection, by="jörg"))
+    assert done == Managed(2, 3, 1)
+    assert queue.asked == [(QueueAction.HOLD, selection, "jörg")]
+    assert logged() == ["queue hold by jörg: 2 messages, 3 recipients"]
+
+
+def test_many_ids_fit_into_one_call(reactor, run, tmp_path, serving):
+    queue = FakeQueue(Managed(0, 0))
+    serving(FakePulls(), queue=queue)
+    selection = Selection(tuple(f"HOE{number:010}" for number in range(1000)))
+    talk(reactor, run, tmp_path, lambda client: client.manage(QueueAction.HOLD, selection, by="me"))
+    assert queue.asked[0][1] == selection
+
+
+def test_a_spool_that_fails_is_told_as_such(reactor, run, tmp_path, serving):
+    serving(FakePulls(), queue=FakeQueue(SpoolError("There is no room for it")))
+    with pytest.raises(SpoolError, match="There is no room for it"):
+        talk(reactor, run, tmp_path, lambda client: client.manage(QueueAction.HOLD, EVERYTHING, by="me"))
+
+
+@pytest.mark.parametrize("text", ['{"colour": "red"}', "[]", "what?", '{"state": "lost"}'])
+def test_a_condition_that_is_not_known_selects_nothing(text):
+    with pytest.raises((ValueError, TypeError, AttributeError)):
+        selection_of(text)
+
+
+def test_the_status_of_destinations_is_told_as_much_as_fits(reactor, run, tmp_path, serving):
+    busy = DestinationStatus(Destination("relay", "busy.test"), 2, 5, 7, 0, 0.0, None, 3.14159)
+    resting = DestinationStatus(Destination("relay", "dead.test"), 0, 1, 0, 3, 1e9, "ü" * 500, 0.0)
+    serving(FakePulls(), queue=FakeQueue(status=[resting, busy]))
+    told = talk(reactor, run, tmp_path, ControlClient.status)
+    assert told == [
+        {
+            "destination": "relay:busy.test",
+            "runs": 2,
+            "allowed": 5,
+            "ready": 7,
+            "failures": 0,
+            "up_at": 0.0,
+            "rate": 3.142,
+            "last_error": None,
+        },
+        {
+            "destination": "relay:dead.test",
+            "runs": 0,
+            "allowed": 1,
+            "ready": 0,
+            "failures": 3,
+            "up_at": 1e9,
+            "rate": 0.0,
+            "last_error": "ü" * 200,
+        },
+    ]
+
+
+def test_the_status_of_ten_thousand_destinations_is_told_in_part(reactor, run, tmp_path, serving):
+    many = [
+        DestinationStatus(Destination("relay", f"dead{number}.test"), 0, 1, 0, number, 1e9, "ü" * 500, 0.0)
+        for number in range(10_000)
+    ]
+    serving(FakePulls(), queue=FakeQueue(status=many))
+    told = talk(reactor, run, tmp_path, ControlClient.status)
+    assert 20 < len(told) < 1000
+    assert told[0]["destination"] == "relay:dead9999.test"
 
 
 # ------------------------------------------------------------------------------------------- the socket

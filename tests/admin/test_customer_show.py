@@ -50,7 +50,8 @@ def spool(tmp_path):
 
 def hold(db: sqlite3.Connection, number: int, domain: str, arrived: float, size: int) -> None:
     db.execute(
-        "INSERT INTO messages VALUES (?, ?, 'bob', 'example.net', '7BIT', 0, NULL, ?, ?, 0)",
+        "INSERT INTO messages (key, queue_id, reverse_local_part, reverse_domain, body, smtputf8, arrived, size,"
+        " in_file) VALUES (?, ?, 'bob', 'example.net', '7BIT', 0, ?, ?, 0)",
         (number, f"HOE{number}", arrived, size),
     )
     db.execute(

@@ -5,7 +5,9 @@ import random
 import pytest
 from twisted.internet.task import Clock
 
-from mailsuite.delivery.active import Bounds
+from mailsuite.delivery.bounces import ReportSettings
+from mailsuite.delivery.pacing import Pacing, UniformRules
+from mailsuite.delivery.ready import Bounds
 from mailsuite.delivery.retry import RetrySchedule
 from mailsuite.delivery.scheduler import Scheduler, SchedulerSettings
 from tests.delivery.fakes import FakeRouter, FakeSpool
@@ -40,11 +42,19 @@ def router():
 
 @pytest.fixture
 def schedule(clock, spool, router):
-    """Start a scheduler with these agents; it is stopped at the end."""
+    """Start a scheduler with these agents; it is stopped at the end. Reports are not gathered, delays not reported."""
     started = []
 
-    def schedule(*agents, jitter=0.0, grace=30.0, bounds=None, **retry):
-        settings = SchedulerSettings(RetrySchedule(jitter=jitter, **retry), bounds or Bounds(), grace)
+    def schedule(*agents, jitter=0.0, grace=30.0, bounds=None, pacing=None, rules=None, total_rate=None, **retry):
+        when = RetrySchedule(jitter=jitter, **{"delay_report": 0.0, **retry})
+        settings = SchedulerSettings(
+            when,
+            bounds or Bounds(),
+            grace,
+            rules or UniformRules(when, pacing or Pacing()),
+            total_rate,
+            ReportSettings(gather=0.0),
+        )
         scheduler = Scheduler(
             spool, agents, router, clock, hostname="mx.here.example", chance=random.Random(7).random, settings=settings
         )

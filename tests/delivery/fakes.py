@@ -33,9 +33,11 @@ class FakeSpool:
     def __init__(self, clock):
         self.clock = clock
         self.waiting = {}  # key of the first recipient: (delivery, due)
-        self.leased = {}
+        self.leased = {}  # key of each recipient: delivery
         self.reports = []
         self.history = []  # (time, delivery, outcome) for each recipient that was settled
+        self.events = []
+        self.on_hold = []  # deliveries
         self.calls = []
         self.failing = None
         self.watcher = None
@@ -65,11 +67,14 @@ class FakeSpool:
         later = [one for one in deliveries if one not in at_once]
         self.store(*later)
         for one in at_once:
-            self.leased[one.recipients[0].key] = one
+            self.lease(one)
         if at_once:
             self.watcher.committed(at_once)
         if later:
             self.watcher.due({one.destination for one in later})
+
+    def lease(self, delivery):
+        self.leased.update({recipient.key: delivery for recipient in delivery.recipients})
 
     def _check(self, call, *details):
         self.calls.append((call, *details))
@@ -81,9 +86,8 @@ class FakeSpool:
         now = self.clock.seconds()
         due = [one for one, at in self.waiting.values() if one.destination == destination and at <= now]
         for one in due[:limit]:
-            key = one.recipients[0].key
-            del self.waiting[key]
-            self.leased[key] = one
+            del self.waiting[one.recipients[0].key]
+            self.lease(one)
         return due[:limit]
 
     async def destinations(self):
@@ -105,28 +109,38 @@ class FakeSpool:
 
     def _settle(self, settlement):
         delivery = settlement.delivery
-        del self.leased[delivery.recipients[0].key]
+        # By its keys: those of the same delivery who are settled later keep their lease.
+        for recipient in delivery.recipients:
+            del self.leased[recipient.key]
         self.reports += settlement.reports
+        self.events += settlement.events
         again = {}
         for recipient, outcome in zip(delivery.recipients, settlement.outcomes, strict=True):
             self.history.append((self.clock.seconds(), delivery, outcome))
             if outcome.result is Result.DEFERRED:
-                counted = replace(recipient, attempts=recipient.attempts + 1)
+                told = recipient.delay_told or recipient.key in settlement.delay_told
+                counted = replace(recipient, attempts=recipient.attempts + 1, delay_told=told)
                 again.setdefault(outcome.next_attempt, []).append(counted)
+        if any(outcome.result is Result.HELD for outcome in settlement.outcomes):
+            self.on_hold.append(delivery)
         for due, recipients in again.items():
             self.store(replace(delivery, recipients=tuple(recipients)), due=due)
 
     async def release(self, deliveries):
         self._check("release", len(deliveries))
         for delivery in deliveries:
-            del self.leased[delivery.recipients[0].key]
+            for recipient in delivery.recipients:
+                del self.leased[recipient.key]
             self.store(delivery)
 
     async def reroute(self, choose):
         self._check("reroute")
         for key, (delivery, due) in self.waiting.items():
             self.waiting[key] = (
-                replace(delivery, destination=choose(delivery.recipients[0].address, delivery.destination)),
+                replace(
+                    delivery,
+                    destination=choose(delivery.recipients[0].address, delivery.destination, delivery.reverse_path),
+                ),
                 due,
             )
         return len(self.waiting)
@@ -142,15 +156,18 @@ class FakeRouter:
     def __init__(self):
         self.refusal = None
 
-    async def resolve(self, recipient, submitter, *, trusted):
+    async def resolve(self, recipient, submitter, *, trusted, sender=None):
         if self.refusal is not None:
             raise self.refusal
         if not trusted:
             raise Refused(RELAYING_DENIED)
         return (Target(recipient, self.destination(recipient)),)
 
-    def destination(self, address):
+    def destination(self, address, sender=None):
         return relay(address.domain)
+
+    def explain(self, address, sender=None):
+        return [f"{address} is relayed"]
 
 
 @implementer(IDeliveryAgent)

@@ -12,6 +12,7 @@ from tests.delivery.fakes import relay
 
 SMARTHOST = NextHop("smtp.provider.example", 587, tls="verified", username="us", password="secret")
 GROUP = NextHop("group.example", 2525, use_mx=True, tls="required")
+LAST = NextHop("192.0.2.9")
 DEFAULT = NextHop("", 2525, use_mx=True, tls="required")
 
 
@@ -27,7 +28,9 @@ class FakeResolver:
 
 
 def find(destination, *routes, **answers):
-    hops = NextHops(Routes(routes, default=DEFAULT), FakeResolver(**answers), ["mx.here.example", "here.example"])
+    hops = NextHops(
+        Routes(routes, default=DEFAULT), FakeResolver(**answers), ["mx.here.example", "here.example", "[192.0.2.1]"]
+    )
     results = []
     Deferred.fromCoroutine(hops.find(destination)).addBoth(results.append)
     [result] = results
@@ -50,15 +53,47 @@ def test_mx_hosts_come_best_first_and_those_of_one_preference_as_the_resolver_ha
 
 
 def test_an_explicit_next_hop_is_taken_as_it_is() -> None:
-    assert find(relay("us@[smtp.provider.example]:587"), Route("*", SMARTHOST)) == [SMARTHOST]
+    assert find(relay("us@[smtp.provider.example]:587"), Route("*", (SMARTHOST,))) == [SMARTHOST]
 
 
 def test_an_explicit_next_hop_may_be_a_domain_whose_mx_is_asked() -> None:
-    hops = find(relay("[group.example]:2525"), Route("*", GROUP), group=[MX(1, "a.example"), MX(2, "b.example")])
-    assert [(hop.host, hop.port, hop.use_mx) for hop in hops] == [
-        ("a.example", 2525, False),
-        ("b.example", 2525, False),
+    hops = find(relay("mx:group.example"), Route("*", (GROUP,)), group=[MX(1, "a.example"), MX(2, "b.example")])
+    assert [(hop.host, hop.port, hop.use_mx, hop.domain) for hop in hops] == [
+        ("a.example", 2525, False, "group.example"),
+        ("b.example", 2525, False, "group.example"),
     ]
+
+
+def test_several_next_hops_come_in_their_order_the_hosts_of_an_mx_where_it_stands() -> None:
+    route = Route("*", (SMARTHOST, GROUP, LAST))
+    destination = relay("us@[smtp.provider.example]:587,mx:group.example,[192.0.2.9]:25")
+    hops = find(destination, route, group=[MX(1, "a.example")])
+    assert [hop.host for hop in hops] == ["smtp.provider.example", "a.example", "192.0.2.9"]
+    broken = find(destination, route, group=DnsFailure("group.example", "no such domain", temporary=False))
+    assert broken == [SMARTHOST, LAST]
+
+
+@pytest.mark.parametrize("answer", [[NULL_MX], DnsFailure("group.example", "no such domain", temporary=False)])
+def test_mail_waits_where_our_own_configuration_leads_nowhere(answer) -> None:
+    with pytest.raises(Unroutable) as caught:
+        find(relay("mx:group.example"), Route("*", (GROUP,)), group=answer)
+    assert caught.value.outcome.result is Result.DEFERRED
+    assert caught.value.outcome.status.class_ == 4
+
+
+def test_the_hosts_of_a_domain_are_spoken_to_as_its_route_says() -> None:
+    like = NextHop("", 26, use_mx=True, tls="verified", source_address="192.0.2.26")
+    routes = [Route(".slow.example", like=like), Route("*", (SMARTHOST,), sender="@shop.example")]
+    [hop] = find(relay("a.slow.example"), *routes, a=[MX(1, "mx.slow.example")])
+    assert (hop.host, hop.port, hop.tls, hop.source_address) == ("mx.slow.example", 26, "verified", "192.0.2.26")
+    [other] = find(relay("there.example"), *routes, there=[MX(1, "mx.there.example")])
+    assert (other.port, other.tls) == (2525, "required")
+
+
+def test_our_own_literal_is_a_loop() -> None:
+    with pytest.raises(Unroutable, match="is this host") as caught:
+        find(relay("[192.0.2.1]"))
+    assert str(caught.value.outcome.status) == "5.4.6"
 
 
 @pytest.mark.parametrize(("literal", "host"), [("[192.0.2.7]", "192.0.2.7"), ("[ipv6:2001:db8::7]", "2001:db8::7")])

@@ -13,9 +13,9 @@ SMART = Destination(RELAY, f"us@[{HOST}]:587")
 OTHER = Destination(RELAY, "[mx.example.org]:25")
 ROUTES = Routes(
     [
-        Route("example.org", NextHop("mx.example.org")),
-        Route("b.example", NextHop("SMART.example.net")),
-        Route("*", NextHop(HOST, 587, tls="verified", username="us", password="secret")),
+        Route("example.org", (NextHop("mx.example.org"),)),
+        Route("b.example", (NextHop("SMART.example.net"),)),
+        Route("*", (NextHop(HOST, 587, tls="verified", username="us", password="secret"),)),
     ]
 )
 

@@ -42,8 +42,8 @@ def router(directory):
     routes = [
         Route("held.example", hold=True, relay=True),
         Route("backup.example", relay=True),
-        Route("partner.example", NextHop("mx.partner.example", 2525)),
-        Route(".partner.example", NextHop("mx.sub.example")),
+        Route("partner.example", (NextHop("mx.partner.example", 2525),)),
+        Route(".partner.example", (NextHop("mx.sub.example"),)),
     ]
     return Router(directory, Routes(routes), literals=["[192.0.2.1]", "[IPv6:2001:DB8::1]"])
 
@@ -125,21 +125,24 @@ def test_explicit_next_hops_by_domain(router, address, name) -> None:
 
 
 def test_the_first_route_that_fits_is_taken_and_a_smarthost_takes_the_rest(directory) -> None:
-    routes = Routes([Route("direct.example"), Route("*", SMARTHOST), Route("late.example", hold=True)])
+    routes = Routes([Route("direct.example"), Route("*", (SMARTHOST,)), Route("late.example", hold=True)])
     router = Router(directory, routes)
     assert router.destination(Address("x", "direct.example")) == Destination(RELAY, "direct.example")
     for domain in ("any.example", "late.example"):
         expected = Destination(RELAY, "us@[smtp.provider.example]:587")
         assert router.destination(Address("x", domain)) == expected
     assert router.destination(Address("x", "here.example")) == LOCAL
-    assert routes.next_hop(Destination(RELAY, "us@[smtp.provider.example]:587")) is SMARTHOST
-    assert "secret" not in repr(routes.next_hop(expected))
+    assert routes.next_hops(Destination(RELAY, "us@[smtp.provider.example]:587")) == (SMARTHOST,)
+    assert "secret" not in repr(routes.next_hops(expected))
 
 
 def test_two_routes_to_one_host_with_different_settings_are_refused() -> None:
     with pytest.raises(ValueError, match=r"us@\[smtp.provider.example\]:587"):
         Routes(
-            [Route("a.example", SMARTHOST), Route("b.example", NextHop("smtp.provider.example", 587, username="us"))]
+            [
+                Route("a.example", (SMARTHOST,)),
+                Route("b.example", (NextHop("smtp.provider.example", 587, username="us"),)),
+            ]
         )
 
 
@@ -232,9 +235,9 @@ def test_held_mail_leaves_only_for_where_the_configuration_says_of_its_domain(
         [
             Route("held.example", hold=True),
             Route("backup.example", relay=True),
-            Route("partner.example", NextHop("mx.partner.example")),
-            Route(".partner.example", NextHop("mx.sub.example")),
-            Route("*", SMARTHOST),
+            Route("partner.example", (NextHop("mx.partner.example"),)),
+            Route(".partner.example", (NextHop("mx.sub.example"),)),
+            Route("*", (SMARTHOST,)),
         ]
     )
     assert Router(directory, routes).rerouted(Address("x", domain), present) == expected

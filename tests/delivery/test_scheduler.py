@@ -2,10 +2,10 @@
 
 import pytest
 from twisted.internet.defer import Deferred
-from twisted.logger import LogLevel, capturedLogs
 
-from mailsuite.delivery.active import Bounds
-from mailsuite.delivery.tasks import uncancelled
+from mailsuite.delivery.pacing import Pacing
+from mailsuite.delivery.ready import Bounds
+from mailsuite.mail.history import EventKind
 from mailsuite.mail.queue import Result
 from mailsuite.mail.route import HOLD, MAILDIR, Destination
 from tests.delivery.fakes import DEAD, LATER, RELAYED, FakeAgent, relay, spool_error
@@ -65,7 +65,7 @@ def test_what_waits_in_the_spool_is_claimed_at_the_start(schedule, spool) -> Non
 
 def test_the_spool_is_rerouted_before_anything_is_claimed(schedule, spool, router) -> None:
     spool.store(spool.make(Destination("relay", "old.example")))
-    router.destination = lambda _: THERE
+    router.destination = lambda *_: THERE
     schedule(FakeAgent())
     assert [delivery.destination for _, delivery, _ in spool.history] == [THERE]
 
@@ -150,10 +150,10 @@ def test_a_destination_without_an_agent_waits_and_says_why(schedule, spool, cloc
     assert "pigeon" in outcome.text
 
 
-def test_an_agent_that_raises_defers_what_it_held_and_the_rest_goes_on(schedule, spool, clock) -> None:
+def test_what_an_agent_that_raises_had_in_its_hands_is_on_hold_and_the_rest_goes_on(schedule, spool, clock) -> None:
     async def act(run):
         if len(agent.runs) == 1:
-            await run.batch(2)
+            await run.next()
             raise RuntimeError("a defect")
         await settling(RELAYED)(run)
 
@@ -161,8 +161,62 @@ def test_an_agent_that_raises_defers_what_it_held_and_the_rest_goes_on(schedule,
     schedule(agent)
     spool.commit(*(spool.make(HERE) for _ in range(5)))
     clock.turn()
-    assert sorted(spool.results()) == [Result.DEFERRED] * 2 + [Result.RELAYED] * 3
-    assert {str(outcome.status) for _, _, outcome in spool.history[:2]} == {"4.3.0"}
+    assert spool.results() == [Result.HELD] + [Result.RELAYED] * 4
+    assert [one.message.queue_id for one in spool.on_hold] == ["Q1"]
+    assert str(spool.history[0][2].status) == "4.3.0"
+    [fault] = [event for event in spool.events if event.kind is EventKind.FAULT]
+    assert (fault.queue_id, fault.subject) == ("Q1", str(HERE))
+    assert "RuntimeError: a defect" in fault.detail["traceback"]
+    assert __file__ in fault.detail["traceback"]
+
+
+def test_of_several_in_the_hands_of_an_agent_that_raises_only_the_one_it_was_is_on_hold(schedule, spool, clock) -> None:
+    sizes = []
+
+    async def act(run):
+        while batch := await run.batch(10):
+            sizes.append(len(batch))
+            if any(delivery.message.queue_id == "Q4" for delivery in batch):
+                raise RuntimeError("a defect")
+            for delivery in batch:
+                assert not await run.batch(1) or len(batch) > 1
+                run.settle(delivery, [RELAYED])
+
+    schedule(FakeAgent(act))
+    spool.commit(*(spool.make(HERE) for _ in range(15)))
+    clock.turn()
+    assert sizes == [10] + [1] * 10 + [5]
+    assert [one.message.queue_id for one in spool.on_hold] == ["Q4"]
+    assert sorted(spool.results()) == [Result.HELD] + [Result.RELAYED] * 14
+    assert not spool.leased
+
+
+def test_a_defect_with_nothing_in_hand_defers_what_is_due_until_it_expires(schedule, spool, clock) -> None:
+    async def act(run):
+        raise RuntimeError("a defect")
+
+    agent = FakeAgent(act)
+    schedule(agent, first=3600, lifetime=4 * 3600.0)
+    spool.commit(*(spool.make(HERE) for _ in range(5)))
+    clock.pump([60.0] * 300)
+    assert len(agent.runs) == 4
+    assert spool.results() == [Result.DEFERRED] * 15 + [Result.FAILED] * 5
+    assert spool.on_hold == []
+
+
+def test_a_defect_that_is_met_again_and_again_does_not_put_all_on_hold(schedule, spool, clock) -> None:
+    async def act(run):
+        await run.next()
+        raise RuntimeError("a defect")
+
+    scheduler = schedule(FakeAgent(act), first=300)
+    spool.commit(*(spool.make(HERE) for _ in range(50)))
+    clock.pump([1.0] * 290)
+    assert len(spool.on_hold) == 3
+    [status] = scheduler.status()
+    assert (status.failures, status.last_error) == (1, "A defect was met in delivery: RuntimeError: a defect")
+    clock.pump([1.0] * 20)
+    assert len(spool.on_hold) == 4
 
 
 def test_an_agent_that_does_nothing_is_not_asked_in_a_loop(schedule, spool, clock) -> None:
@@ -231,7 +285,7 @@ def test_runs_grow_with_what_waits_up_to_the_agents_limit(schedule, spool, clock
         await held[-1]
 
     agent = FakeAgent(act, concurrency=4, batch=10)
-    schedule(agent)
+    schedule(agent, pacing=Pacing(first=20))
     spool.commit(*(spool.make(HERE) for _ in range(waiting)))
     clock.turn()
     assert len(agent.runs) == runs
@@ -260,7 +314,7 @@ def test_fresh_mail_does_not_starve_what_waits_in_the_spool(schedule, spool, clo
 
 def test_room_is_bounded_by_count_and_octets_for_one_destination_and_for_all(schedule, spool, clock) -> None:
     held = []
-    bounds = Bounds(count=3, octets=1000, total_count=5, total_octets=1500, large=400)
+    bounds = Bounds(count=3, octets=1000, total_count=10, total_octets=3000, large=400)
     scheduler = schedule(FakeAgent(taking(held), name="other"), bounds=bounds)
     busy = Destination("relay-less", "x")
     assert scheduler.has_room(HERE, 10)
@@ -313,130 +367,18 @@ def test_destinations_that_are_done_are_forgotten(schedule, spool, clock) -> Non
     spool.commit(*(spool.make(relay(f"d{number}.example")) for number in range(100)))
     clock.turn()
     assert len(spool.results()) == 100
-    assert scheduler.queue_count == 0
+    assert scheduler.queue_count == len(scheduler.status()) == 100
+    clock.pump([10.0] * 31)
+    assert scheduler.queue_count == len(scheduler.status()) == 0
 
 
-def test_a_stop_waits_for_what_is_under_way_and_gives_back_the_rest(schedule, spool, clock) -> None:
-    held = []
-
-    async def act(run):
-        delivery = await run.next()
-        held.append(Deferred())
-        await held[0]
-        run.settle(delivery, [RELAYED])
-        assert await run.next() is None
-
-    scheduler = schedule(FakeAgent(act))
-    spool.commit(*(spool.make(HERE) for _ in range(5)))
-    clock.turn()
-    stopped = scheduler.stopService()
-    clock.turn()
-    assert not stopped.called
-    held[0].callback(None)
-    clock.turn()
-    assert stopped.called
-    assert spool.results() == [Result.RELAYED]
-    assert len(spool.waiting) == 4
-    assert not spool.leased
-    assert clock.getDelayedCalls() == []
-
-
-def test_a_stop_cancels_runs_that_do_not_end(schedule, spool, clock) -> None:
-    ended = []
-
-    async def act(run):
-        await run.batch(2)
-        try:
-            await Deferred()
-        finally:
-            ended.append(clock.seconds())
-
-    scheduler = schedule(FakeAgent(act), grace=20.0)
-    spool.commit(*(spool.make(HERE) for _ in range(5)))
-    clock.turn()
-    start = clock.seconds()
-    stopped = scheduler.stopService()
-    clock.pump([1.0] * 25)
-    assert stopped.called
-    assert ended == [start + 20]
-    assert len(spool.waiting) == 5
-    assert clock.getDelayedCalls() == []
-
-
-def test_a_stop_leaves_behind_a_run_that_does_not_end_when_it_is_cancelled(schedule, spool, clock) -> None:
-    disk = Deferred()
-
-    async def act(run):
-        delivery = await run.next()
-        await uncancelled(disk)
-        run.settle(delivery, [RELAYED])
-
-    scheduler = schedule(FakeAgent(act), grace=20.0)
-    spool.commit(*(spool.make(HERE) for _ in range(2)))
-    clock.turn()
-    with capturedLogs() as logged:
-        stopped = scheduler.stopService()
-        clock.pump([1.0] * 39)
-        assert not stopped.called
-        clock.pump([1.0] * 2)
-    assert stopped.called
-    assert [event["count"] for event in logged if event["log_level"] is LogLevel.error] == [1]
-    assert (len(spool.waiting), len(spool.leased)) == (1, 1)  # the latter comes back when the spool is opened again
-    disk.callback(None)
-    clock.pump([1.0] * 5)
-    assert spool.results() == []
-    assert clock.getDelayedCalls() == []
-
-
-def test_a_stop_does_not_wait_for_ever_for_a_spool_that_fails(schedule, spool, clock) -> None:
-    scheduler = schedule(FakeAgent(), grace=20.0)
-    spool.failing = spool_error()
-    spool.commit(spool.make(HERE))
-    clock.turn()
-    stopped = scheduler.stopService()
-    clock.pump([1.0] * 25)
-    assert stopped.called
-    assert len(spool.leased) == 1  # it comes back when the spool is opened again
-    assert clock.getDelayedCalls() == []
-
-
-def test_after_a_stop_commits_find_no_room_and_late_ones_are_given_back(schedule, spool, clock) -> None:
+def test_of_very_many_destinations_those_that_are_done_are_forgotten_at_once(schedule, spool, clock) -> None:
     scheduler = schedule(FakeAgent())
-    late = spool.make(HERE)
-    spool.leased[late.recipients[0].key] = late
-    stopped = scheduler.stopService()
-    clock.turn()
-    assert stopped.called
-    assert not scheduler.has_room(HERE, 1)
-    scheduler.committed([late])
-    scheduler.due([HERE])
-    clock.turn()
-    assert len(spool.waiting) == 1
-    assert not spool.leased
-
-
-def test_what_was_claimed_for_a_run_that_is_cancelled_is_given_back(schedule, spool, clock) -> None:
-    answer = Deferred()
-    claim = spool.claim
-
-    async def slow_claim(destination, limit):
-        claimed = await claim(destination, limit)
-        await answer
-        return claimed
-
-    spool.claim = slow_claim
-    scheduler = schedule(FakeAgent(), grace=5.0)
-    spool.store(spool.make(HERE))
-    scheduler.due([HERE])
-    clock.turn()
-    stopped = scheduler.stopService()
-    clock.pump([1.0] * 10)
-    assert not stopped.called
-    answer.callback(None)
-    clock.turn()
-    assert stopped.called
-    assert len(spool.waiting) == 1
-    assert not spool.leased
+    for thousand in range(10):
+        spool.commit(*(spool.make(relay(f"d{thousand}.{number}.example")) for number in range(1000)))
+        clock.turn()
+    assert len(spool.results()) == 10_000
+    assert scheduler.queue_count <= 4000
 
 
 def test_two_agents_work_side_by_side(schedule, spool, clock) -> None:

@@ -14,10 +14,10 @@ from tests.delivery.fakes import FakeDirectory
 
 ROUTES = Routes(
     [
-        Route("shed.org", NextHop("192.0.2.9")),
-        Route(".sheds.org", NextHop("192.0.2.9")),
+        Route("shed.org", (NextHop("192.0.2.9"),)),
+        Route(".sheds.org", (NextHop("192.0.2.9"),)),
         Route("kept.org", hold=True),
-        Route("*", NextHop("smart.provider.net", 587)),
+        Route("*", (NextHop("smart.provider.net", 587),)),
     ]
 )
 

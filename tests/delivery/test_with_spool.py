@@ -6,14 +6,17 @@ from email import message_from_bytes
 import pytest
 from twisted.internet.defer import Deferred
 
+from mailsuite.delivery.bounces import ReportSettings
 from mailsuite.delivery.retry import RetrySchedule
 from mailsuite.delivery.router import Router
 from mailsuite.delivery.routes import Route, Routes
 from mailsuite.delivery.scheduler import Scheduler, SchedulerSettings
 from mailsuite.mail.address import Address
 from mailsuite.mail.envelope import Envelope
+from mailsuite.mail.history import EventKind
 from mailsuite.mail.queue import Outcome, Result
-from mailsuite.mail.route import MAILDIR
+from mailsuite.mail.route import MAILDIR, RELAY, Destination
+from mailsuite.mail.selection import EVERYTHING, QueueAction, QueueState, Selection
 from mailsuite.mail.status import EnhancedStatus
 from mailsuite.spool.memory import MemorySpool
 from tests.delivery.fakes import DEAD, REFUSED, RELAYED, FakeAgent, FakeDirectory
@@ -44,7 +47,7 @@ class House:
             self.clock,
             hostname="mx.here.example",
             chance=random.Random(1).random,
-            settings=SchedulerSettings(RetrySchedule(first=60, jitter=0)),
+            settings=SchedulerSettings(RetrySchedule(first=60, jitter=0), reports=ReportSettings(gather=0.0)),
         )
         scheduler.startService()
         self.clock.turn()
@@ -141,6 +144,41 @@ def test_mail_for_a_host_that_is_down_arrives_when_it_is_up(house, clock) -> Non
     clock.pump([10.0] * 60)
     assert len(house.relayed) == 20
     assert house.queued() == 0
+
+
+def test_one_recipient_of_several_is_given_up_and_the_others_are_not(house, clock) -> None:
+    house.relaying = DEAD
+    house.send(BOB, Address("carol", "far.example"))
+    clock.turn()
+    managed = house.spool.manage(QueueAction.EXPIRE, Selection(recipient="bob@far.example"), by="root")
+    clock.turn()
+    assert managed.result.recipients == 1
+    house.relaying = RELAYED
+    house.scheduler.wake([Destination(RELAY, "far.example")])
+    clock.turn()
+    assert house.relayed == []
+    assert len(house.mailboxes) == 1
+    clock.pump([10.0] * 10)
+    assert [one.recipients[0].address.local_part for one in house.relayed] == ["carol"]
+    [report] = house.mailboxes
+    assert b"bob@far.example" in report.content.in_memory()
+    assert house.queued() == 0
+
+
+def test_a_defect_leaves_its_message_on_hold_with_the_traceback_in_its_history(house, clock) -> None:
+    async def raise_once(run):
+        await run.next()
+        raise RuntimeError("a defect")
+
+    house.scheduler._agents[RELAY].act = raise_once  # noqa: SLF001 - the agent has a defect from now on
+    house.send(BOB)
+    clock.pump([60.0] * 60)
+    assert house.queued() == 1
+    [message] = house.spool.select(EVERYTHING, 10).result
+    assert [one.state for one in message.recipients] == [QueueState.ON_HOLD]
+    events = house.spool.history(queue_id=message.message.queue_id).result
+    [fault] = [event for event in events if event.kind is EventKind.FAULT]
+    assert "RuntimeError: a defect" in fault.detail["traceback"]
 
 
 def test_what_was_under_way_at_a_crash_is_delivered_after_the_restart(house, clock) -> None:

@@ -8,6 +8,8 @@ At the top of a file stand settings, `word: words`, one to a line, which its run
     ---                       the packet ends here; else consecutive lines of one speaker are one packet
     == mark words             something that is not said: see the runner
     Q: <from> -> <to>, <to>   a message has come into the queue by now
+    Q+ RET=HDRS ENVID=x       what MAIL (and the header) has asked for it; none of these: nothing
+    Q+ <to> NOTIFY=NEVER      what RCPT has asked for a recipient of it
     Q| a line of it           none of these: its content does not matter here
 
 Each line said ends with CRLF, unless `\c` stands at its end. `\r`, `\n`, `\t`, `\\` and `\xHH` stand for octets (a
@@ -62,6 +64,7 @@ class Queued:
     sender: str
     recipients: tuple[str, ...]
     lines: tuple[str, ...]
+    asked: tuple[str, ...] = ()
 
     @property
     def pattern(self) -> re.Pattern[bytes] | None:
@@ -122,7 +125,7 @@ def _steps(name: str, lines: list[tuple[int, str]]) -> Iterator[Said | Mark | Qu
 def _kind(name: str, number: int, line: str) -> str:
     if line == "---":
         return "C"
-    if line[:3] in {"C: ", "S: "} or line in {"C:", "S:"} or line[:2] in {"==", "Q:", "Q|"}:
+    if line[:3] in {"C: ", "S: "} or line in {"C:", "S:"} or line[:2] in {"==", "Q:", "Q+", "Q|"}:
         return line[0]
     raise ValueError(f"{name}, line {number}: {line!r}")
 
@@ -146,7 +149,8 @@ def _queued(lines: list[str]) -> Iterator[Queued]:
         yield Queued(
             sender.strip(),
             tuple(sorted(word.strip() for word in recipients.split(",") if word.strip())),
-            tuple(line[3:] for line in lines[start + 1 : end]),
+            tuple(line[3:] for line in lines[start + 1 : end] if line.startswith("Q|")),
+            tuple(sorted(_unescape(line[3:]).decode() for line in lines[start + 1 : end] if line.startswith("Q+"))),
         )
 
 

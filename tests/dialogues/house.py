@@ -4,7 +4,7 @@ Settings (each may stand more than once; nothing of it is needed):
 
     offer: lmtp starttls require-tls require-auth no-chunking no-smtputf8 line-ends=reject auth=PLAIN,LOGIN
            max-size=1000 max-line=80 max-response=80 max-errors=3       secure-auth=PLAIN is offered under TLS
-           odmr etrn atrn turn checkpoint
+           odmr etrn atrn turn checkpoint dsn requiretls
     door: turn submission max-recipients=2 trusted=192.0.2.0/24 tls-fails
     user: fred secret fred@example.org,@example.com     name, password, the addresses that it may send as
     certificate: fred                                   whom the client's certificate names, under TLS
@@ -31,6 +31,7 @@ from mailsuite.interfaces import DirectoryUnavailable, IAuthenticator, IDraft, I
 from mailsuite.mail import replies
 from mailsuite.mail.address import Address, parse_mailbox
 from mailsuite.mail.envelope import Envelope
+from mailsuite.mail.origin import Origin
 from mailsuite.mail.partial import Completed, Partial
 from mailsuite.mail.route import Destination, Target
 from mailsuite.mail.session import Identity, Peer, SecretKind, TLSFacts
@@ -56,6 +57,8 @@ _FLAGS = {
     "atrn": "atrn",
     "turn": "turn",
     "checkpoint": "checkpoint",
+    "dsn": "dsn",
+    "requiretls": "requiretls",
 }
 _NUMBERS = {
     "max-size": "max_size",
@@ -98,6 +101,7 @@ class Message:
     envelope: Envelope
     targets: tuple[Target, ...]
     content: bytes
+    origin: Origin | None = None
 
 
 @implementer(IDraft)
@@ -120,14 +124,20 @@ class FakeDraft:
         return self.spool.pace.pause()
 
     async def commit(
-        self, envelope: Envelope, targets: tuple[Target, ...], *, name: str | None = None, received: int = 0
+        self,
+        envelope: Envelope,
+        targets: tuple[Target, ...],
+        *,
+        name: str | None = None,
+        received: int = 0,
+        origin: Origin | None = None,
     ) -> None:
         assert self.state == "open"
         self.state = "committing"
         await self.spool.pace.step()
         self.spool.may_fail("commit")
         self.state = "committed"
-        self.spool.messages.append(Message(self.queue_id, envelope, tuple(targets), bytes(self.content)))
+        self.spool.messages.append(Message(self.queue_id, envelope, tuple(targets), bytes(self.content), origin))
         if name is not None:
             self.spool.completed[name] = Completed(self.queue_id, envelope, tuple(targets), received)
 
@@ -198,13 +208,17 @@ class FakeRouter:
     mailboxes: frozenset[str]
     pace: Pace
     asked: list[Address] = field(default_factory=list)
+    senders: list[Address | None] = field(default_factory=list)
 
     @property
     def domains(self) -> set[str]:
         return {mailbox.partition("@")[2] for mailbox in self.mailboxes}
 
-    async def resolve(self, recipient: Address, submitter: Identity | None, *, trusted: bool) -> list[Target]:
+    async def resolve(
+        self, recipient: Address, submitter: Identity | None, *, trusted: bool, sender: Address | None = None
+    ) -> list[Target]:
         self.asked.append(recipient)
+        self.senders.append(sender)
         await self.pace.step()
         if recipient.local_part == "defect":
             raise ZeroDivisionError("the router has a defect")
@@ -221,8 +235,11 @@ class FakeRouter:
             raise Refused(replies.NO_SUCH_USER)
         return [Target(address, Destination("maildir"))]
 
-    def destination(self, address: Address) -> Destination:
+    def destination(self, address: Address, sender: Address | None = None) -> Destination:
         return Destination("maildir")
+
+    def explain(self, address: Address, sender: Address | None = None) -> Sequence[str]:
+        return ()
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ has connected, also where the roles have been turned.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -20,6 +20,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mailsuite.interfaces import IConversation
+from mailsuite.mail.options import NO_WISHES
 from mailsuite.mail.session import Peer, TLSFacts
 from mailsuite.session.handover import Handover, Session
 from mailsuite.wire.core import (
@@ -33,6 +34,7 @@ from mailsuite.wire.core import (
     RemoteProtocolError,
     Violation,
 )
+from mailsuite.wire.smtp.commands import Mail, Rcpt
 from tests.dialogues.dialogue import Dialogue, Mark, Queued, Said
 from tests.dialogues.house import PEER, House, Message
 
@@ -295,10 +297,26 @@ def expect_message(step: Queued, message: Message | None) -> None:
     assert message is not None, f"there is no message {step}"
     assert str(message.envelope.reverse_path or "<>") == step.sender
     assert tuple(sorted(str(target.address) for target in message.targets)) == step.recipients
+    assert tuple(sorted(_asked(message))) == step.asked
     pattern = step.pattern
     if pattern is not None:
         wanted = "\n".join(step.lines)
         assert pattern.fullmatch(message.content), f"wanted:\n{wanted}\n\ngot:\n{message.content!r}"
+
+
+def _asked(message: Message) -> Iterator[str]:
+    """What was asked for a message and its recipients, as it is written in dialogues."""
+    options = message.envelope.options
+    words = Mail(None, ret=options.ret, envid=options.envid, require_tls=options.require_tls).line().split()[2:]
+    if options.tls_optional:
+        words.append(b"TLS-Required:No")
+    if words:
+        yield b" ".join(words).decode()
+    for target in message.targets:
+        wishes = target.options
+        if wishes is not NO_WISHES:
+            line = Rcpt(target.address, wishes.notify, wishes.orcpt, smtputf8=True).line()
+            yield f"{target.address} " + line.decode().rstrip().partition("> ")[2]
 
 
 def expect_no_message(message: Message | None) -> None:

@@ -64,6 +64,8 @@ def test_true_dialogue_holds() -> None:
         ("S: 250 2.0.0 Queued as Q1\n", ""),
         ("Q: <> -> anna@example.net", "Q: <> -> bob@example.net"),
         ("Q: <> -> anna@example.net", "Q: fred@example.org -> anna@example.net"),
+        ("Q: <> -> anna@example.net\n", "Q: <> -> anna@example.net\nQ+ RET=FULL\n"),
+        ("Q: <> -> anna@example.net\n", "Q: <> -> anna@example.net\nQ+ anna@example.net NOTIFY=NEVER\n"),
         ("Q| Received: ...", "Q| Deceived: ..."),
         ("Q| ...\nQ|\n", "Q|\n"),
         ("Q: <> -> anna@example.net\nQ| Received: ...\nQ| ...\nQ|\n", ""),

@@ -1,17 +1,19 @@
-"""docs/operating.md: its configurations, queries, log lines and units are those of the program."""
+"""docs/operating.md: its configurations, commands, log lines and units are those of the program."""
 
 import ast
 import re
+import shlex
 import shutil
 import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 
+from mailsuite.admin.command import root
 from mailsuite.config import Settings
-from mailsuite.spool import schema
 from tests.docs.pages import ROOT, blocks
 from tests.peers.process import run
 
@@ -23,7 +25,7 @@ def of_language(language: str) -> list[str]:
     return [block.text for block in blocks(PAGE) if block.language == language]
 
 
-# ---------------------------------------------------------------------------------- configuration, queries
+# -------------------------------------------------------------------------------- configuration, commands
 
 
 @pytest.mark.parametrize("text", of_language("toml"))
@@ -40,21 +42,28 @@ def test_configuration_for_systemd_names_its_sockets_in_order():
     assert [listen.endpoint for listen in settings.listen] == endpoints
 
 
-def test_queries_are_answered_by_the_queue(tmp_path):
-    path = str(tmp_path / "queue.db")
-    db = schema.connect(path)
-    schema.migrate(db, path)
-    db.execute("INSERT INTO messages VALUES (1, 'HOE', 'bob', 'example.net', '7BIT', 0, NULL, 1e9, 4810, 0)")
-    db.execute(
-        "INSERT INTO recipients (message, local_part, domain, destination, due, attempts, last_text)"
-        " VALUES (1, 'carol', 'example.com', 'relay:example.com', 2e9, 3, 'no answer in time')"
-    )
-    waiting, deferred, oldest = (db.execute(query).fetchall() for query in of_language("sql"))
-    db.close()
-    assert waiting[0][:3] == ("relay:example.com", 1, 3)
-    assert deferred == [("HOE", "carol@example.com", 3, None, None, "no answer in time")]
-    assert oldest[0][0] == 1
-    assert oldest[0][1] > 100_000
+def commands() -> list[str]:
+    """What the page tells to type that begins with `mailsuite`: in indented blocks, and in its text."""
+    text = (ROOT / PAGE).read_text(encoding="utf-8")
+    indented = re.findall(r"^ {4}(?:.*\| )?(mailsuite .*?)(?: +#.*)?$", text, re.MULTILINE)
+    return sorted({*indented, *re.findall(r"`(mailsuite [^`]*)`", text)})
+
+
+@pytest.mark.parametrize("line", commands())
+def test_commands_are_there_with_their_options(line):
+    for part in line.split(" | "):
+        program, *words = shlex.split(part)
+        assert program == "mailsuite"
+        command: click.Command = root
+        while isinstance(command, click.Group) and words and words[0] in command.commands:
+            command = command.commands[words.pop(0)]
+        assert not isinstance(command, click.Group) or not words, f"there is no {words}"
+        options = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
+        assert {word for word in words if word.startswith("--")} <= options
+
+
+def test_commands_are_found():
+    assert len(commands()) > 20
 
 
 # ----------------------------------------------------------------------------------------------- log lines

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailsuite.mail.headers import begins_with_field, field_names, header_length
+from mailsuite.mail.headers import begins_with_field, field_names, header_length, noted
 
 
 @pytest.mark.parametrize(
@@ -72,3 +72,36 @@ def test_field_names(header: bytes, names: list[bytes]) -> None:
 )
 def test_begins_with_field(octets: bytes, expected: bool) -> None:
     assert begins_with_field(octets) is expected
+
+
+@pytest.mark.parametrize(
+    ("header", "message_id", "tls_optional"),
+    [
+        (b"From: a\r\nMessage-ID: <1@a>\r\nTo: b\r\n\r\n", "<1@a>", False),
+        (b"MESSAGE-Id :<1@a>\r\n\r\n", "<1@a>", False),
+        (b"A: b\nmessage-id:\n <1@a>\n\n", "<1@a>", False),
+        (b"A: b\r\nMessage-ID:  \r\n\t<1@a> (why)\r\n\r\n", "<1@a>", False),
+        (b"A: b\r\nMessage-ID: <1@a>\r\nMessage-ID: <2@a>\r\n\r\n", "<1@a>", False),
+        (b"A: b\r\nMessage-ID: <gr\xc3\xb6\xff@a>\r\n\r\n", "<grö\ufffd@a>", False),
+        (b"A: b\r\nMessage-ID: 1@a\r\nX-Message-ID: <2@a>\r\n Message-ID: <3@a>\r\n\r\n", None, False),
+        (b"A: b\r\nMessage-ID: <a b>\r\n\r\n", None, False),
+        (b"A: b\r\nMessage-ID:\r\n\r\n<in@body>", None, False),
+        (b"A: b\r\nMessage-ID:\r\nB: <2@a>\r\n\r\n", None, False),
+        (b"A: b\r\nTLS-Required: No\r\nMessage-ID: <1@a>\r\n\r\n", "<1@a>", True),
+        (b"tls-required:no", None, True),
+        (b"A: b\r\nTLS-Required:\r\n\tNO \r\n\r\n", None, True),
+        (b"A: b\r\nTLS-Required: None\r\nTLS-Required: Yes\r\n\r\n", None, False),
+        (b"", None, False),
+    ],
+)
+def test_what_is_noted_of_a_header(header: bytes, message_id: str | None, tls_optional: bool) -> None:
+    length = header_length(header) or len(header)
+    assert noted(header, length) == (message_id, tls_optional)
+    # What stands behind it does not count.
+    assert noted(header + b"\r\nMessage-ID: <x@y>\r\nTLS-Required: No\r\n", length) == (message_id, tls_optional)
+
+
+@given(st.binary(max_size=80), st.integers(0, 80))
+def test_noting_raises_nothing(octets: bytes, length: int) -> None:
+    message_id, _ = noted(b"A:b\nMessage-ID:" + octets, length)
+    assert message_id is None or message_id.startswith("<")

@@ -19,7 +19,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tests.peers import postfix
+from tests.peers import postfix, signed_zone
 from tests.peers.process import PeerError, cache_directory, run
 
 CLIENTS = (
@@ -30,6 +30,7 @@ CLIENTS = (
     "curl",
     "fetchmail",
     "mutt",
+    *signed_zone.PACKAGES,
 )
 POLICY = Path("/usr/sbin/policy-rc.d")
 _APT = (

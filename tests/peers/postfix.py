@@ -111,7 +111,8 @@ class Postfix(Server):
     `certificate`: offers STARTTLS on `port`, and TLS from the first octet on `tls_port`. `settings` are
     lines of main.cf and win over ours. `logged`: keep a log in a file (see `log`); else it goes to the
     syslog, if there is one. `directory` is used and left there; without one a temporary one is made, and
-    removed by `stop`.
+    removed by `stop`. `hosts` (names and addresses) are those that it can relay to by name: its smtp clients
+    see a file of hosts with these alone.
     """
 
     def __init__(
@@ -124,7 +125,9 @@ class Postfix(Server):
         settings: Mapping[str, str] | None = None,
         logged: bool = True,
         directory: Path | None = None,
+        hosts: Mapping[str, str] | None = None,
     ) -> None:
+        self._hosts = dict(hosts or {})
         self._domain = domain
         self._users = users
         self._next_hop = next_hop
@@ -216,6 +219,11 @@ class Postfix(Server):
         for name, mode in (("maildrop", 0o1730), ("public", 0o2710)):
             os.chown(self._queue / name, owner.pw_uid, postdrop.gr_gid)
             (self._queue / name).chmod(mode)
+        if self._hosts:
+            (self._queue / "etc").mkdir(exist_ok=True)
+            lines = (f"{address} {name}\n" for name, address in self._hosts.items())
+            (self._queue / "etc/hosts").write_text("".join(lines))
+            (self._queue / "etc/nsswitch.conf").write_text("hosts: files\n")
         data = self._directory / "data"
         data.mkdir(exist_ok=True)
         os.chown(data, owner.pw_uid, -1)
@@ -275,7 +283,10 @@ class Postfix(Server):
         lines = [f"{LOOPBACK}:{self.port} inet n - n - - smtpd"]
         if self.tls_port is not None:
             lines.append(f"{LOOPBACK}:{self.tls_port} inet n - n - - smtpd -o smtpd_tls_wrappermode=yes")
-        return "\n".join(lines) + _SERVICES
+        services = _SERVICES
+        if self._hosts:  # its own root is the queue
+            services = services.replace("smtp unix - - n - - smtp", "smtp unix - - y - - smtp")
+        return "\n".join(lines) + services
 
     def _write_config(self, name: str, text: str) -> Path:
         path = self._config / name

@@ -5,12 +5,17 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import dns.flags
+import dns.message
+import dns.query
+import dns.rcode
 import pytest
 
-from tests.peers import curl, postfix, process, smtpstone, swaks
+from tests.peers import curl, postfix, process, signed_zone, smtpstone, swaks
 from tests.peers.certificate import Certificate, self_signed
 from tests.peers.install import nothing_starts
 from tests.peers.postfix import Postfix
+from tests.peers.signed_zone import SignedZone
 from tests.peers.smtpstone import SmtpSink, recipient_names, smtp_source
 
 MESSAGE = b"Subject: rig\r\n\r\nhello\r\n"
@@ -140,3 +145,29 @@ def test_smtp_source_speaks_lmtp() -> None:
         sent = smtp_source(sink.port, messages=2, recipients=2, lmtp=True)
         assert sent.returncode == 0, sent.stdout
         assert eventually(lambda: len(sink.messages()) == 2)
+
+
+@pytest.mark.interop
+def test_a_signed_zone_is_vouched_for_and_what_is_broken_is_not() -> None:
+    require(signed_zone.why_missing())
+    records = ["mail A 127.0.0.1", "bad A 127.0.0.1"]
+    with SignedZone("signed.test", records, insecure=["mail A 127.0.0.1"], broken=["bad A"]) as zone:
+        answers = {
+            name: dns.query.udp(
+                dns.message.make_query(f"{name}.signed.test", "A", want_dnssec=True),
+                zone.resolver[0],
+                port=zone.resolver[1],
+                timeout=5.0,
+            )
+            for name in ("mail", "bad", "mail.insecure")
+        }
+    assert {name: bool(answer.flags & dns.flags.AD) for name, answer in answers.items()} == {
+        "mail": True,
+        "bad": False,
+        "mail.insecure": False,
+    }
+    assert {name: answer.rcode() for name, answer in answers.items()} == {
+        "mail": dns.rcode.NOERROR,
+        "bad": dns.rcode.SERVFAIL,
+        "mail.insecure": dns.rcode.NOERROR,
+    }

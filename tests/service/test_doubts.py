@@ -118,3 +118,20 @@ def test_a_password_file_that_is_for_somebody_else(tmp_path, monkeypatch):
         f"pull isp: password_file {path} cannot be read (Permission denied); run this as the user who serves, and see "
         "that it may read the file"
     )
+
+
+def of_routes(directory, *routes, **table):
+    settings = Settings.parse({"hostname": "mail.home.org", "route": list(routes), **table}, "m.toml", directory)
+    return list(doubts(settings, frozenset({"home.org"})))
+
+
+def test_routes_for_what_is_local(tmp_path):
+    [doubt] = of_routes(tmp_path, {"domain": "home.org", "next_hop": "a.example"})
+    assert doubt.startswith("route[0]: home.org is local, so its mail does not go by a route")
+    assert of_routes(tmp_path, {"recipient": "*@home.org", "next_hop": "a.example"}) == []
+
+
+def test_senders_that_are_rewritten_to_a_domain_of_nobody(tmp_path):
+    [doubt] = of_routes(tmp_path, forwarding={"srs_domain": "srs.home.org"})
+    assert doubt.startswith("forwarding: srs.home.org is not local")
+    assert of_routes(tmp_path, forwarding={"srs_domain": "home.org"}) == []

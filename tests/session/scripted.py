@@ -6,6 +6,7 @@ connection at that point; so does the end of the script.
 """
 
 from collections.abc import Coroutine, Iterable, Sequence
+from itertools import chain, repeat
 from textwrap import dedent
 from typing import Any
 
@@ -16,6 +17,7 @@ from mailsuite.interfaces import IConversation, IQueueRun
 from mailsuite.mail.address import Address
 from mailsuite.mail.content import Content, MemoryContent
 from mailsuite.mail.envelope import Body, Envelope
+from mailsuite.mail.options import NO_WISHES, PLAIN, MessageOptions, RecipientOptions
 from mailsuite.mail.queue import Delivery, Message, Outcome, Recipient
 from mailsuite.mail.route import RELAY, Destination
 from mailsuite.mail.session import Peer, TLSFacts
@@ -196,13 +198,27 @@ def make_delivery(
     content: bytes | Content = b"Subject: hello\r\n\r\nGood morning.\r\n",
     body: Body = Body.SEVEN_BIT,
     smtputf8: bool = False,
+    options: MessageOptions = PLAIN,
+    wishes: Sequence[RecipientOptions] = (),
+    original: str = "",
+    reverse_path: str = "",
 ) -> Delivery:
+    """`wishes` are those of the first recipients; `original` and `reverse_path` are everybody's."""
     stored = MemoryContent(content) if isinstance(content, bytes) else content
-    envelope = Envelope(address(sender) if sender else None, body, smtputf8)
+    envelope = Envelope(address(sender) if sender else None, body, smtputf8, options=options)
     names = recipients or ("bob@example.net",)
     return Delivery(
         Message(queue_id, envelope, stored.size, 1_700_000_000.0),
         Destination(RELAY, "example.net"),
-        tuple(Recipient(key, address(name)) for key, name in enumerate(names)),
+        tuple(
+            Recipient(
+                key,
+                address(name),
+                address(original) if original else None,
+                options=asked,
+                reverse_path=address(reverse_path) if reverse_path else None,
+            )
+            for key, (name, asked) in enumerate(zip(names, chain(wishes, repeat(NO_WISHES)), strict=False))
+        ),
         stored,
     )

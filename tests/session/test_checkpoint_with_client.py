@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from twisted.internet.task import Clock
 
+from mailsuite.mail.options import MessageOptions, Notify, RecipientOptions, Return
 from mailsuite.mail.queue import Delivery, Result
 from mailsuite.mail.route import Destination
 from mailsuite.session.checkpoints import Checkpoints
@@ -50,10 +51,13 @@ class Sites:
                 self.due = [one for one in self.due if one.message.queue_id != queue_id]
         assert len(self.checkpoints) == 0
 
-    def contents(self) -> list[bytes]:
-        taken: list[Any] = []
+    def deliveries(self) -> list[Delivery]:
+        taken: list[Delivery] = []
         self.spool.claim(Destination("maildir"), 1000).addCallback(taken.extend)
-        return [Server.without_trace(one.content.in_memory()) for one in taken]
+        return taken
+
+    def contents(self) -> list[bytes]:
+        return [Server.without_trace(one.content.in_memory()) for one in self.deliveries()]
 
 
 def some(chance: random.Random, sizes: list[int]) -> list[Delivery]:
@@ -92,3 +96,24 @@ def test_large_message_travels_once(chunking: bool) -> None:
     assert sites.turns in {8, 9}
     assert sites.passed < 1.2 * size
     assert sites.contents() == [message.content.in_memory()]
+
+
+@pytest.mark.parametrize("chunking", [True, False])
+def test_what_was_asked_for_comes_with_it(*, chunking: bool) -> None:
+    """RFC 3461, over a line that breaks: parts and recipients are kept with it, and MAIL says it again."""
+    options = MessageOptions(Return.HEADERS, "a+b")
+    wishes = RecipientOptions(Notify.SUCCESS | Notify.DELAY, "rfc822;Bob@ship.example.org")
+    message = make_delivery(
+        "q1",
+        "bob@ship.example.org",
+        content=b"Subject: q1\r\nTLS-Required: No\r\n\r\n" + b"x" * 60 + b"\r\n" * 100_000,
+        options=options,
+        wishes=[wishes],
+    )
+    sites = Sites([message], chunking=chunking, dsn=True)
+    while sites.due:
+        sites.turn(60_000)
+    assert 4 <= sites.turns <= 8
+    [taken] = sites.deliveries()
+    assert taken.message.envelope.options == replace(options, tls_optional=True)
+    assert [one.options for one in taken.recipients] == [wishes]

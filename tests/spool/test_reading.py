@@ -18,6 +18,10 @@ from mailsuite.spool.sqlite import SqliteSpool
 from tests.contracts.spool.kit import ENVELOPE, HOLD, HOLD2, target
 from tests.spool.pump import Pump
 
+LATER_COLUMNS = {
+    "messages": ("options", "rank"),
+    "recipients": ("options", "reverse_local_part", "reverse_domain", "rank", "delay_told", "expired"),
+}
 EVENT = Event(1_700_000_000.0, EventKind.TURN, "ship", None, {"messages": 3})
 
 
@@ -131,9 +135,14 @@ def test_migration_counts_what_is_held_already(pump: Pump, directory: Path) -> N
     db = sqlite3.connect(directory / "queue.db", isolation_level=None)
     for name in ("held_comes", "held_goes", "held_is_moved_in", "held_is_moved_out"):
         db.execute(f"DROP TRIGGER {name}")
-    for name in ("held", "events", "partials", "completed"):
+    for name in ("held", "events", "partials", "completed", "journal"):
         db.execute(f"DROP TABLE {name}")
     db.execute("DROP INDEX recipients_held")
+    db.execute("DROP INDEX recipients_waiting")
+    for table, columns in LATER_COLUMNS.items():
+        for column in columns:
+            db.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
+    db.execute("CREATE INDEX recipients_waiting ON recipients (destination, due, message) WHERE lease_owner IS NULL")
     db.execute("PRAGMA user_version = 1")
     left = {name for (name,) in db.execute("SELECT name FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%'")}
     db.close()

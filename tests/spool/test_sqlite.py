@@ -325,7 +325,7 @@ def test_reroute_goes_through_the_queue_in_pieces(
         put(pump, spool, *[RELAY] * (number % 4 + 1))
     asked: list[Any] = []
 
-    def choose(address: Any, present: Destination) -> Destination:
+    def choose(address: Any, present: Destination, _: Any) -> Destination:
         asked.append(address)
         return OTHER if len(asked) % 5 == 0 else present
 

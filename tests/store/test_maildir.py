@@ -5,6 +5,7 @@ import os
 import stat
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from io import BytesIO
 from mailbox import Maildir
 from pathlib import Path
@@ -72,6 +73,13 @@ def store(request, tmp_path):
 def files(tmp_path, address=ALICE, folder="new"):
     path = tmp_path / "mail" / address.domain / address.local_part / folder
     return sorted(path.iterdir()) if path.exists() else []
+
+
+def test_the_owner_of_a_list_stands_in_the_place_of_the_sender(store, tmp_path) -> None:
+    one = delivery(1, ALICE)
+    owner = Address("owner-list", "example.org")
+    store.deliver([replace(one, recipients=(replace(one.recipients[0], reverse_path=owner),))])
+    assert files(tmp_path)[0].read_bytes().startswith(b"Return-Path: <owner-list@example.org>\n")
 
 
 def test_a_message_lies_in_new_with_its_envelope_above_it(store, tmp_path) -> None:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from io import BytesIO
 
 import pytest
@@ -9,6 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessTerminated
 from twisted.python.failure import Failure
 
+from mailsuite.mail.address import Address
 from mailsuite.mail.queue import Result
 from mailsuite.store.maildir import MaildirStore
 from mailsuite.store.process import MaildirProcess
@@ -122,6 +124,14 @@ def test_small_messages_go_to_the_child_and_large_ones_to_a_thread_each_outcome_
     assert threads == [["Q2"]]
     assert len(reactor.children) == 1
     assert len(files(maildirs)) == len(files(maildirs, "bob")) == 2
+
+
+def test_the_child_knows_who_stands_in_the_place_of_the_sender(maildirs, arguments, store):
+    one = delivery(1, ALICE)
+    owner = Address("owner-list", "example.org")
+    owned = replace(one, recipients=(replace(one.recipients[0], reverse_path=owner),))
+    assert result_of(MaildirProcess(Reactor(), arguments, at_once).run(store.deliver, [owned]))
+    assert files(maildirs)[0].read_bytes().startswith(b"Return-Path: <owner-list@example.org>\n")
 
 
 def test_one_child_serves_batch_after_batch(maildirs, arguments, store):

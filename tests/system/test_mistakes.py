@@ -96,7 +96,7 @@ def no_authority(instance: Instance) -> str:
 
 def no_agent(instance: Instance) -> str:
     instance.settings = {"local.agent": "pigeon"}
-    return "local.agent = 'pigeon': there is no such delivery agent; those installed are: maildir"
+    return "local.agent = 'pigeon': there is no such delivery agent; those installed are: discard, maildir, pipe"
 
 
 def no_option(instance: Instance) -> str:
@@ -108,7 +108,7 @@ def no_password_file(instance: Instance) -> str:
     instance.routes = [
         {"domain": "*", "next_hop": "x.test", "tls": "verified", "username": "u", "password_file": "/nowhere/it"}
     ]
-    return "route *: password_file /nowhere/it cannot be read"
+    return "route[0]: password_file /nowhere/it cannot be read"
 
 
 def two_minds(instance: Instance) -> str:

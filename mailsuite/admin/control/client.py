@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,18 @@ from twisted.internet.endpoints import UNIXClientEndpoint, connectProtocol
 from twisted.internet.error import ConnectError, ConnectionClosed
 from twisted.protocols import amp
 
-from mailsuite.admin.control.language import Ended, NetworkUp, Ping, Progressed, Pull
+from mailsuite.admin.control.language import (
+    Ended,
+    Manage,
+    NetworkUp,
+    Ping,
+    Progressed,
+    Pull,
+    Status,
+    selection_text,
+)
 from mailsuite.admin.control.place import NAME, ControlError, NotRunning, short_path
+from mailsuite.mail.selection import Managed, QueueAction, Selection
 from mailsuite.session.pulling import PullEnd, PullProgress, PullResult, PullStage
 
 
@@ -43,6 +54,20 @@ class ControlClient(amp.AMP):
         answer = await self._call(NetworkUp)
         names: list[str] = answer["names"]
         return names
+
+    async def manage(self, action: QueueAction, selection: Selection, *, by: str) -> Managed:
+        """Do something with what is queued. Raises `SpoolError`, `ControlError`."""
+        answer = await self._call(Manage, action=action.value, selection=selection_text(selection), by=by)
+        return Managed(**answer)
+
+    async def status(self) -> list[dict[str, Any]]:
+        """How the scheduler stands with its destinations: the keys are those of `DestinationStatus`.
+
+        Raises `ControlError`.
+        """
+        answer = await self._call(Status)
+        found: list[dict[str, Any]] = json.loads(answer["destinations"])
+        return found
 
     async def leave(self) -> None:
         """End the connection."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
@@ -18,10 +19,21 @@ from twisted.protocols import amp
 from twisted.python.failure import Failure
 
 from mailsuite import __version__
-from mailsuite.admin.control.language import Ended, NetworkUp, Ping, Progressed, Pull
+from mailsuite.admin.control.language import (
+    Ended,
+    Manage,
+    NetworkUp,
+    Ping,
+    Progressed,
+    Pull,
+    Status,
+    selection_of,
+)
 from mailsuite.admin.control.place import NAME, ControlError, cannot_be_made, remove_stale, short_path
+from mailsuite.delivery.active import DestinationStatus
 from mailsuite.delivery.provider_line import Progress
 from mailsuite.delivery.puller import UnknownPull
+from mailsuite.mail.selection import Managed, QueueAction, Selection
 from mailsuite.session.pulling import PullEnd, PullProgress, PullStage
 
 _log = Logger()
@@ -29,6 +41,8 @@ _log = Logger()
 _PROGRESS_EVERY: Final = 0.2  # seconds
 MOST_CONNECTIONS: Final = 32
 _LONGEST_TEXT: Final = 2000  # characters; a value of AMP has at most 65535 octets
+_LONGEST_VALUE: Final = 60_000  # octets
+_LONGEST_ERROR: Final = 200  # characters, of a destination
 
 
 class Pulls(Protocol):
@@ -45,12 +59,25 @@ class Pulls(Protocol):
         """See `mailsuite.delivery.puller.Puller.network_up`."""
 
 
+class ManagesQueue(Protocol):
+    """What is asked of `mailsuite.delivery.managing.Managing`."""
+
+    async def manage(self, action: QueueAction, selection: Selection, *, by: str) -> Managed:
+        """See there."""
+
+    def status(self) -> Sequence[DestinationStatus]:
+        """See there."""
+
+
 class _Served(amp.AMP):
     """One command's connection, at the server's end."""
 
-    def __init__(self, pulls: Pulls, seconds: Callable[[], float], over: Callable[[_Served], object]) -> None:
+    def __init__(
+        self, pulls: Pulls, queue: ManagesQueue, seconds: Callable[[], float], over: Callable[[_Served], object]
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._pulls = pulls
+        self._queue = queue
         self._seconds = seconds
         self._over = over
         self._waiting: set[Deferred[Any]] = set()
@@ -68,12 +95,31 @@ class _Served(amp.AMP):
     def network_up(self) -> dict[str, Any]:
         return {"names": self._pulls.network_up()}  # the puller logs how they end
 
+    @Manage.responder
+    def manage(self, action: str, selection: str, by: str) -> Deferred[dict[str, Any]]:
+        return self._wait_for(self._manage(action, selection, by))
+
+    @Status.responder
+    def status(self) -> dict[str, Any]:
+        return {"destinations": _status_text(self._queue.status())}
+
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._lost = True
         super().connectionLost(reason)  # type: ignore[no-untyped-call]
         for waiting in list(self._waiting):
             waiting.cancel()  # the pull goes on
         self._over(self)
+
+    async def _manage(self, action: str, selection: str, by: str) -> dict[str, Any]:
+        done = await self._queue.manage(QueueAction(action), selection_of(selection), by=by)
+        _log.info(
+            "queue {action} by {by}: {messages} messages, {recipients} recipients",
+            action=action,
+            by=by,
+            messages=done.messages,
+            recipients=done.recipients,
+        )
+        return {"messages": done.messages, "recipients": done.recipients, "busy": done.busy}
 
     async def _pull(self, names: Sequence[str], *, dry_run: bool) -> dict[str, Any]:
         unknown = [name for name in names if name not in self._pulls.names]
@@ -151,8 +197,9 @@ class _ServedFactory(Factory):
 
     noisy = False
 
-    def __init__(self, pulls: Pulls, seconds: Callable[[], float]) -> None:
+    def __init__(self, pulls: Pulls, queue: ManagesQueue, seconds: Callable[[], float]) -> None:
         self._pulls = pulls
+        self._queue = queue
         self._seconds = seconds
         self.connections: set[_Served] = set()
 
@@ -160,7 +207,7 @@ class _ServedFactory(Factory):
         if len(self.connections) >= MOST_CONNECTIONS:
             _log.warn("the control socket has {count} connections already", count=len(self.connections))
             return None
-        served = _Served(self._pulls, self._seconds, self.connections.discard)
+        served = _Served(self._pulls, self._queue, self._seconds, self.connections.discard)
         self.connections.add(served)
         return served
 
@@ -168,10 +215,16 @@ class _ServedFactory(Factory):
 class Control(Service):
     """The server's end, in the data directory. It starts after the spool, and stops before it."""
 
-    def __init__(self, directory: Path, pulls: Pulls, reactor: Any) -> None:  # noqa: ANN401 - IReactorUNIX, IReactorTime
+    def __init__(
+        self,
+        directory: Path,
+        pulls: Pulls,
+        queue: ManagesQueue,
+        reactor: Any,  # noqa: ANN401 - IReactorUNIX, IReactorTime
+    ) -> None:
         self._path = directory / NAME
         self._reactor = reactor
-        self._factory = _ServedFactory(pulls, reactor.seconds)
+        self._factory = _ServedFactory(pulls, queue, reactor.seconds)
         self._port: Any = None
         self._held = ExitStack()  # the path, for as long as it is listened at
 
@@ -219,3 +272,28 @@ class Control(Service):
 
 def _is_cancelled(failure: Failure) -> None:
     failure.trap(CancelledError)  # type: ignore[no-untyped-call]
+
+
+def _status_text(status: Sequence[DestinationStatus]) -> str:
+    """As JSON: those with the most to tell, and no more than one value of AMP holds."""
+    ranked = sorted(status, key=lambda one: (one.runs, one.ready, one.failures), reverse=True)
+    rows: list[str] = []
+    size = 2
+    for one in ranked:
+        row = json.dumps(
+            {
+                "destination": str(one.destination),
+                "runs": one.runs,
+                "allowed": one.allowed,
+                "ready": one.ready,
+                "failures": one.failures,
+                "up_at": one.up_at,
+                "rate": round(one.rate, 3),
+                "last_error": None if one.last_error is None else one.last_error[:_LONGEST_ERROR],
+            }
+        )
+        size += len(row) + 1  # all of it ASCII
+        if size > _LONGEST_VALUE:
+            break
+        rows.append(row)
+    return f"[{','.join(rows)}]"

@@ -15,6 +15,7 @@ from mailsuite.config import Settings
 from mailsuite.delivery.pulls import PullPlan
 from mailsuite.delivery.routes import Routes
 from mailsuite.interfaces import DirectoryUnavailable
+from mailsuite.mail.address import domain_key
 from mailsuite.mail.route import NextHop
 from mailsuite.net.resolver import DnsFailure
 from mailsuite.service import StartError, preflight
@@ -229,11 +230,9 @@ class CustomerWalk:
                 "push_host, or take `push` out",
             )
         for destination in destinations:
-            hop = routes.next_hop(destination)
-            assert hop is not None
-            if hop.lmtp:
-                continue  # which greets in its own way
-            await self._visit_hop(hop)
+            for hop in routes.next_hops(destination):
+                if not hop.lmtp and domain_key(hop.host) == domain_key(plan.smarthost):  # LMTP greets in its own way
+                    await self._visit_hop(hop)
 
     async def _visit_hop(self, hop: NextHop) -> None:
         walk, step = self._walk, "smarthost"

@@ -6,14 +6,11 @@ from collections.abc import Sequence
 from random import SystemRandom
 from typing import Any, Final, Protocol
 
-from OpenSSL import SSL
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from twisted.internet.threads import deferToThreadPool
-from twisted.protocols.tls import TLSMemoryBIOProtocol
-from zope.interface import implementer
 
 from mailsuite.admin.doctor.visit import Place, Seen, VisitSession
+from mailsuite.admin.shown import ShownCertificates
 from mailsuite.config import Settings
 from mailsuite.delivery.provider_line import LineSettings, ProviderLine
 from mailsuite.delivery.pulls import PullPlan
@@ -75,7 +72,7 @@ class Network:
         return await self._line.pull(plan, dry_run=True)
 
     async def visit(self, place: Place) -> Seen:
-        watched = None if place.tls == "none" else _Watched(self._tls.for_host(place.host, place.tls))
+        watched = None if place.tls == "none" else ShownCertificates(self._tls.for_host(place.host, place.tls))
         session = VisitSession(
             place, self._settings.hostname, tls=None if place.implicit else watched, in_thread=self._in_thread
         )
@@ -104,20 +101,3 @@ class Network:
 
     def _in_thread(self, function: Any, *arguments: Any) -> Deferred[Any]:  # noqa: ANN401 - any function
         return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), function, *arguments)
-
-
-@implementer(IOpenSSLClientConnectionCreator)
-class _Watched:
-    """A connection creator that keeps its last connection, for the certificate that was shown there."""
-
-    def __init__(self, creator: IOpenSSLClientConnectionCreator) -> None:
-        self._creator = creator
-        self._connection: SSL.Connection | None = None
-
-    def clientConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
-        self._connection = self._creator.clientConnectionForTLS(tlsProtocol)
-        return self._connection
-
-    def certificate(self) -> Any:  # noqa: ANN401 - an x509.Certificate, or None
-        """The certificate that the server has shown; None where it did not come to that."""
-        return None if self._connection is None else self._connection.get_peer_certificate(as_cryptography=True)

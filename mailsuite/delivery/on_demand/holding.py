@@ -32,7 +32,7 @@ from mailsuite.mail.customer import HOLD_TIME, Customer
 from mailsuite.mail.envelope import Body, Envelope
 from mailsuite.mail.history import Event, EventKind
 from mailsuite.mail.queue import Delivery, HeldMail, Message, Outcome, Result
-from mailsuite.mail.report import needs_smtputf8
+from mailsuite.mail.reports import needs_smtputf8
 from mailsuite.mail.route import HOLD, Destination
 from mailsuite.mail.status import EnhancedStatus
 

@@ -109,6 +109,11 @@ class Capabilities:
         return "DSN" in self.keywords
 
     @property
+    def requiretls(self) -> bool:
+        """RFC 8689: MAIL may have REQUIRETLS."""
+        return "REQUIRETLS" in self.keywords
+
+    @property
     def etrn(self) -> bool:
         """RFC 1985."""
         return "ETRN" in self.keywords

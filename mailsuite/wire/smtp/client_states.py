@@ -34,6 +34,7 @@ from mailsuite.wire.smtp.commands import (
     Turn,
     Vrfy,
 )
+from mailsuite.wire.smtp.dsn import KEYWORD as DSN
 
 
 class State(Enum):
@@ -193,15 +194,25 @@ def needed_keywords(command: Command) -> Iterator[str]:
     if keyword is not None:
         yield keyword
     elif isinstance(command, Mail):
-        if command.size is not None:
-            yield "SIZE"  # RFC 1870 section 4
-        if command.body is Body.BINARY:
-            yield from ("BINARYMIME", "CHUNKING")  # RFC 3030 section 3
-        elif command.body is not None:
-            yield "8BITMIME"  # RFC 6152 section 2
-        if command.smtputf8:
-            yield "SMTPUTF8"  # RFC 6531 section 3.1
-        if command.auth is not None:
-            yield "AUTH"  # RFC 4954 section 5
-        if command.transid is not None:
-            yield CHECKPOINT  # RFC 1845 section 2
+        yield from _needed_by_mail(command)
+    elif isinstance(command, Rcpt) and (command.notify is not None or command.orcpt is not None):
+        yield DSN  # RFC 3461 section 5.2.2
+
+
+def _needed_by_mail(command: Mail) -> Iterator[str]:
+    if command.size is not None:
+        yield "SIZE"  # RFC 1870 section 4
+    if command.body is Body.BINARY:
+        yield from ("BINARYMIME", "CHUNKING")  # RFC 3030 section 3
+    elif command.body is not None:
+        yield "8BITMIME"  # RFC 6152 section 2
+    if command.smtputf8:
+        yield "SMTPUTF8"  # RFC 6531 section 3.1
+    if command.auth is not None:
+        yield "AUTH"  # RFC 4954 section 5
+    if command.transid is not None:
+        yield CHECKPOINT  # RFC 1845 section 2
+    if command.ret is not None or command.envid is not None:
+        yield DSN  # RFC 3461 section 5.2.2
+    if command.require_tls:
+        yield "REQUIRETLS"  # RFC 8689 section 2

@@ -11,8 +11,10 @@ from typing import ClassVar
 
 from mailsuite.mail.address import Address
 from mailsuite.mail.envelope import Body
+from mailsuite.mail.options import NO_WISHES, PLAIN, MessageOptions, Notify, RecipientOptions, Return
 from mailsuite.mail.reply import Reply
 from mailsuite.wire.core import Event
+from mailsuite.wire.smtp.dsn import encode_notify, encode_orcpt, xtext
 
 
 class Command(Event):
@@ -61,7 +63,17 @@ class Mail(Command):
     smtputf8: bool = False  # RFC 6531
     auth: str | None = None  # RFC 4954 section 5: decoded; "" is AUTH=<>
     transid: str | None = None  # RFC 1845 section 2: without its angle brackets
+    ret: Return | None = None  # RFC 3461 section 4.3
+    envid: str | None = None  # RFC 3461 section 4.4: decoded
+    require_tls: bool = False  # RFC 8689 section 2
     verb: ClassVar[str] = "MAIL"
+
+    @property
+    def options(self) -> MessageOptions:
+        """What is asked for the message."""
+        if self.ret is None and self.envid is None and not self.require_tls:
+            return PLAIN
+        return MessageOptions(self.ret, self.envid, self.require_tls)
 
     def line(self) -> bytes:
         """The command on the wire."""
@@ -76,19 +88,43 @@ class Mail(Command):
             words.append(f"AUTH={xtext(self.auth) or '<>'}")
         if self.transid is not None:
             words.append(f"TRANSID=<{self.transid}>")
+        if self.ret is not None:
+            words.append(f"RET={self.ret}")
+        if self.envid is not None:
+            words.append(f"ENVID={xtext(self.envid)}")
+        if self.require_tls:
+            words.append("REQUIRETLS")
         return (" ".join(words) + "\r\n").encode()
 
 
 @dataclass(frozen=True, slots=True)
 class Rcpt(Command):
-    """RCPT (RFC 5321 section 4.1.1.3)."""
+    """RCPT (RFC 5321 section 4.1.1.3) with the parameters that were given.
+
+    `smtputf8` is said on the client's side: whether MAIL has said so, and ORCPT may have UTF-8.
+    """
 
     address: Address
+    notify: Notify | None = None  # RFC 3461 section 4.1
+    orcpt: str | None = None  # RFC 3461 section 4.2: as `wire.smtp.dsn.decode_orcpt` gives it
+    smtputf8: bool = field(default=False, compare=False)
     verb: ClassVar[str] = "RCPT"
 
+    @property
+    def options(self) -> RecipientOptions:
+        """What is asked for the recipient."""
+        if self.notify is None and self.orcpt is None:
+            return NO_WISHES
+        return RecipientOptions(self.notify, self.orcpt)
+
     def line(self) -> bytes:
-        """The command on the wire."""
-        return f"RCPT TO:<{self.address}>\r\n".encode()
+        """The command on the wire; an ORCPT that would be too long is left out."""
+        line = f"RCPT TO:<{self.address}>"
+        if self.notify is not None:
+            line += f" NOTIFY={encode_notify(self.notify)}"
+        if self.orcpt is not None and (orcpt := encode_orcpt(self.orcpt, utf8=self.smtputf8)) is not None:
+            line += f" ORCPT={orcpt}"
+        return line.encode() + b"\r\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,10 +282,3 @@ class ContentEnd(Event):
 
     last: bool = True
     fault: Reply | None = None
-
-
-def xtext(text: str) -> str:
-    """Encode as xtext (RFC 3461 section 4)."""
-    return "".join(
-        chr(octet) if 33 <= octet <= 126 and octet not in b"+=" else f"+{octet:02X}" for octet in text.encode()
-    )

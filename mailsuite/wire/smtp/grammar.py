@@ -11,13 +11,10 @@ import re
 from base64 import b64decode
 from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
-from typing import Any
 
 from mailsuite.mail import replies
 from mailsuite.mail.address import parse_path
-from mailsuite.mail.envelope import Body
 from mailsuite.mail.reply import Reply
-from mailsuite.wire.smtp.checkpoint import is_transid
 from mailsuite.wire.smtp.commands import (
     Atrn,
     Auth,
@@ -38,15 +35,10 @@ from mailsuite.wire.smtp.commands import (
     Vrfy,
 )
 from mailsuite.wire.smtp.nodes import is_bare_name, parse_domains, parse_node
+from mailsuite.wire.smtp.parameters import OF_MAIL, OF_RCPT, read_parameters
 
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-_KEYWORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9\-]*")
-_VALUE = re.compile(r"[^\x00-\x20=\x7f]+")
-_XTEXT = re.compile(r"(?:[!-*,-<>-~]|\+[0-9A-F]{2})*")
-_XTEXT_PAIR = re.compile(rb"\+([0-9A-F]{2})")
 _MECHANISM = re.compile(r"[A-Za-z0-9\-_]{1,20}")
-# RFC 1870 section 3: the value of SIZE has at most 20 digits.
-_SIZE = re.compile(r"[0-9]{1,20}")
 _CHUNK = re.compile(r"([0-9]{1,20})( +LAST)?", re.IGNORECASE | re.ASCII)
 # RFC 5321 section 4.5.3.1.2
 _MAX_DOMAIN = 255
@@ -59,8 +51,8 @@ Parsed = Command | Reply
 def parse_command(line: bytes, parameters: Collection[str], absent: Mapping[str, Reply] = _NONE) -> Parsed:
     """The command in a line that has lost its CR LF, or the reply that refuses it.
 
-    `parameters` are the MAIL parameters that exist in this session (keywords in upper case). `absent` are the commands
-    (verbs in upper case) that do not, with what refuses each of them, whatever its arguments are.
+    `parameters` are those of MAIL and RCPT that exist in this session (keywords in upper case). `absent` are the
+    commands (verbs in upper case) that do not, with what refuses each of them, whatever its arguments are.
     """
     try:
         text = line.decode("utf-8")
@@ -87,17 +79,6 @@ def decode_response(line: bytes) -> bytes | Reply | None:
         return replies.AUTH_BAD_BASE64
 
 
-def decode_xtext(text: str) -> str | None:
-    """Decode xtext (RFC 3461 section 4); None where it is none."""
-    if not _XTEXT.fullmatch(text):
-        return None
-    octets = _XTEXT_PAIR.sub(lambda pair: bytes([int(pair[1], 16)]), text.encode("ascii"))
-    try:
-        return octets.decode("utf-8")
-    except UnicodeDecodeError:
-        return None
-
-
 def _mail(argument: str, known: Collection[str]) -> Parsed:
     # RFC 5321 section 4.1.1.2
     if argument[:5].upper() != "FROM:":
@@ -110,51 +91,11 @@ def _mail(argument: str, known: Collection[str]) -> Parsed:
         return replies.BAD_SENDER_SYNTAX  # a mailbox without a domain is for RCPT only (section 4.1.1.3)
     if not rest:
         return Mail(address)
-    given = _parameters(rest, known)
+    given = read_parameters(rest, known, OF_MAIL)
     return given if isinstance(given, Reply) else Mail(address, **given)
 
 
-def _size(value: str | None, given: dict[str, Any]) -> Reply | None:
-    # RFC 1870 section 3
-    if value is None or not _SIZE.fullmatch(value):
-        return replies.BAD_ARGUMENTS.saying("SIZE takes a number of octets")
-    given["size"] = int(value)
-    return None
-
-
-def _body(value: str | None, given: dict[str, Any]) -> Reply | None:
-    # RFC 6152 section 2
-    if value is None:
-        return replies.BAD_ARGUMENTS.saying("BODY takes a value")
-    given["body"] = body = _BODIES.get(value.upper()) if value.isascii() else None
-    # RFC 5321 section 4.1.1.11. BINARYMIME is another extension (RFC 3030), which is not offered.
-    return replies.UNKNOWN_PARAMETER.saying("This BODY is not offered") if body is None else None
-
-
-def _smtputf8(value: str | None, given: dict[str, Any]) -> Reply | None:
-    # RFC 6531 section 3.4
-    given["smtputf8"] = True
-    return None if value is None else replies.BAD_ARGUMENTS.saying("SMTPUTF8 takes no value")
-
-
-def _mail_auth(value: str | None, given: dict[str, Any]) -> Reply | None:
-    # RFC 4954 section 5
-    decoded = None if value is None else decode_xtext(value)
-    if decoded is None:
-        return replies.BAD_ARGUMENTS.saying("AUTH takes an address in xtext, or <>")
-    given["auth"] = "" if decoded == "<>" else decoded
-    return None
-
-
-def _transid(value: str | None, given: dict[str, Any]) -> Reply | None:
-    # RFC 1845 section 2
-    if value is None or value[:1] != "<" or value[-1:] != ">" or not is_transid(value[1:-1]):
-        return replies.BAD_ARGUMENTS.saying("TRANSID takes <local@domain>")
-    given["transid"] = value[1:-1]
-    return None
-
-
-def _rcpt(argument: str, _known: Collection[str]) -> Parsed:
+def _rcpt(argument: str, known: Collection[str]) -> Parsed:
     # RFC 5321 section 4.1.1.3
     if argument[:3].upper() != "TO:":
         return replies.BAD_ARGUMENTS.saying("Syntax: RCPT TO:<address>")
@@ -164,30 +105,10 @@ def _rcpt(argument: str, _known: Collection[str]) -> Parsed:
     address, rest = path
     if address is None:
         return replies.BAD_RECIPIENT_SYNTAX
-    refusal = _parameters(rest, ()) if rest else None
-    return refusal if isinstance(refusal, Reply) else Rcpt(address)
-
-
-def _parameters(rest: str, known: Collection[str]) -> dict[str, Any] | Reply:
-    """`SP keyword[=value]` again and again (RFC 5321 section 4.1.2, esmtp-param): the fields that they give."""
-    if not rest.startswith(" "):
-        return replies.BAD_ARGUMENTS.saying("Something stands behind the path")
-    given: dict[str, Any] = {}
-    for word in rest.replace("\t", " ").split(" "):
-        if not word:
-            continue
-        keyword, equals, value = word.partition("=")
-        if not _KEYWORD.fullmatch(keyword) or (equals and not _VALUE.fullmatch(value)):
-            return replies.BAD_ARGUMENTS.saying("Bad parameter syntax")
-        keyword = keyword.upper()
-        if keyword not in known:
-            return replies.UNKNOWN_PARAMETER
-        if keyword.lower() in given:
-            return replies.BAD_ARGUMENTS.saying(f"{keyword} is given twice")
-        fault = _MAIL_PARAMETERS[keyword](value if equals else None, given)
-        if fault is not None:
-            return fault
-    return given
+    if not rest:
+        return Rcpt(address)
+    given = read_parameters(rest, known, OF_RCPT)
+    return given if isinstance(given, Reply) else Rcpt(address, **given)
 
 
 def _ehlo(argument: str, _known: Collection[str]) -> Parsed:
@@ -267,17 +188,6 @@ def _bare(command: type[Command]) -> Callable[[str, Collection[str]], Parsed]:
 
     return parse
 
-
-_BODIES = {str(body): body for body in (Body.SEVEN_BIT, Body.EIGHT_BIT)}
-
-_MAIL_PARAMETERS: dict[str, Callable[[str | None, dict[str, Any]], Reply | None]] = {
-    # keyword: reads its value into the field of `Mail` of that name, or refuses it
-    "SIZE": _size,
-    "BODY": _body,
-    "SMTPUTF8": _smtputf8,
-    "AUTH": _mail_auth,
-    "TRANSID": _transid,
-}
 
 _PARSERS: dict[str, Callable[[str, Collection[str]], Parsed]] = {
     "EHLO": _ehlo,

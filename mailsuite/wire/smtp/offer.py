@@ -12,6 +12,7 @@ from mailsuite.mail.reply import Reply
 from mailsuite.wire.smtp.checkpoint import KEYWORD as CHECKPOINT
 from mailsuite.wire.smtp.checkpoint import LINE_ROOM
 from mailsuite.wire.smtp.content import LineEndRule
+from mailsuite.wire.smtp.dsn import KEYWORD as DSN
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +27,9 @@ class Offer:
 
     `etrn`, `atrn` and `turn` offer these commands; ATRN and TURN are for those who have logged in, whatever else is
     (RFC 2645 section 5.2.1). `checkpoint` offers RFC 1845, but not in LMTP, where nobody could tell how many replies a
-    resumed transaction wants. `odmr` is the profile of on-demand mail relay (RFC 2645): ATRN is always offered, and
-    what has to do with mail is not there.
+    resumed transaction wants. `dsn` offers RFC 3461, for those who see to it that reports are made; `requiretls`
+    RFC 8689, where the connection is under TLS. `odmr` is the profile of on-demand mail relay (RFC 2645): ATRN is
+    always offered, and what has to do with mail is not there.
     """
 
     hostname: str
@@ -43,6 +45,8 @@ class Offer:
     atrn: bool = False
     turn: bool = False
     checkpoint: bool = False
+    dsn: bool = False
+    requiretls: bool = False
     odmr: bool = False
     line_ends: LineEndRule = LineEndRule.NORMALIZE
     max_line: int = 2048  # RFC 5321 section 4.5.3.1.4 asks for 512; extensions add to it
@@ -50,8 +54,8 @@ class Offer:
     max_errors: int = 20
 
     @property
-    def mail_parameters(self) -> frozenset[str]:
-        """The parameters that MAIL may have after EHLO."""
+    def parameters(self) -> frozenset[str]:
+        """The parameters that MAIL and RCPT may have after EHLO; REQUIRETLS, of these, under TLS alone."""
         names = {"SIZE", "BODY"}
         if self.smtputf8:
             names.add("SMTPUTF8")
@@ -59,6 +63,10 @@ class Offer:
             names.add("AUTH")
         if self.checkpoint and not self.lmtp:
             names.add("TRANSID")
+        if self.dsn:
+            names |= {"RET", "ENVID", "NOTIFY", "ORCPT"}
+        if self.requiretls:
+            names.add("REQUIRETLS")
         return frozenset(names)
 
     @property
@@ -71,11 +79,11 @@ class Offer:
         """The commands that are known and not offered here, and what refuses each."""
         return _absent(self)
 
-    def ehlo_reply(self, domain: str) -> Reply:
-        """The answer to EHLO or LHLO (RFC 5321 section 4.1.1.1)."""
+    def ehlo_reply(self, domain: str, *, secure: bool = False) -> Reply:
+        """The answer to EHLO or LHLO (RFC 5321 section 4.1.1.1); `secure` says that the connection is under TLS."""
         lines = [f"{self.hostname} greets {domain}", "PIPELINING"]  # RFC 2920
         if not self.odmr:
-            lines += self._mail_keywords()
+            lines += self._mail_keywords(secure=secure)
         lines.append("ENHANCEDSTATUSCODES")  # RFC 2034
         if self.starttls:
             lines.append("STARTTLS")  # RFC 3207
@@ -88,7 +96,7 @@ class Offer:
         lines.append("HELP")
         return Reply(250, None, tuple(lines))
 
-    def _mail_keywords(self) -> list[str]:
+    def _mail_keywords(self, *, secure: bool) -> list[str]:
         """The extensions of mail itself."""
         lines = [f"SIZE {self.max_size or 0}"]  # RFC 1870: 0 says that there is no fixed limit
         lines.append("8BITMIME")  # RFC 6152
@@ -98,6 +106,10 @@ class Offer:
             lines.append("CHUNKING")  # RFC 3030
         if self.checkpoint and not self.lmtp:
             lines.append(CHECKPOINT)  # RFC 1845
+        if self.dsn:
+            lines.append(DSN)  # RFC 3461
+        if self.requiretls and secure:
+            lines.append("REQUIRETLS")  # RFC 8689 section 2: in the EHLO response behind STARTTLS
         return lines
 
 

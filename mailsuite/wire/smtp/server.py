@@ -88,7 +88,7 @@ class SmtpServerCore:
         self._pending: type[Event] | None = None  # what waits for its answer; None is the greeting
         self._unanswered = 1  # how many answers it wants
         self._authenticated = False
-        self._mail_parameters: frozenset[str] = frozenset()  # none after HELO
+        self._parameters: frozenset[str] = frozenset()  # none after HELO
         self._smtputf8 = False
         self._accepted = 0  # recipients of this transaction
         self._reader: DotReader | ChunkReader | None = None
@@ -271,7 +271,7 @@ class SmtpServerCore:
             return self._hand_out(_auth_response(line))
         if isinstance(line, LineFault):
             return self._refuse(_FAULTS[line])
-        command = parse_command(line, self._mail_parameters, self._absent)
+        command = parse_command(line, self._parameters, self._absent)
         if self.state is State.REFUSING and not isinstance(command, Quit):
             return self._refuse(replies.BAD_SEQUENCE)  # RFC 5321 section 3.1
         if isinstance(command, Reply):
@@ -297,9 +297,9 @@ class SmtpServerCore:
                 if not self._smtputf8 and not command.address.is_ascii:
                     return self._refuse(replies.UTF8_RECIPIENT_NOT_ANNOUNCED)
             case Ehlo():
-                self._mail_parameters = self.offer.mail_parameters
+                self._parameters = self.offer.parameters
             case Helo():
-                self._mail_parameters = frozenset()
+                self._parameters = frozenset()
             case StartTls() if len(self._buffer):
                 # RFC 3207 section 4.2: nothing that came before the handshake may count after it.
                 self._buffer.take_all()

@@ -5,8 +5,11 @@ The module gives a fixture `kit`: a `kit.Kit` around a spool that was started. T
 """
 
 from tests.contracts.spool.arrival import *  # noqa: F403
+from tests.contracts.spool.asked import *  # noqa: F403
 from tests.contracts.spool.completed import *  # noqa: F403
 from tests.contracts.spool.held import *  # noqa: F403
 from tests.contracts.spool.history import *  # noqa: F403
+from tests.contracts.spool.journal import *  # noqa: F403
 from tests.contracts.spool.leaving import *  # noqa: F403
+from tests.contracts.spool.operators import *  # noqa: F403
 from tests.contracts.spool.parts import *  # noqa: F403

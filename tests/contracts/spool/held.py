@@ -65,7 +65,7 @@ def test_held_follows_what_is_moved_and_rerouted(kit: Kit) -> None:
     (delivery,) = kit.claim(RELAY)
     kit.run(kit.spool.move(delivery, HOLD))
     assert held(kit) == [HeldMail("ship.example", 1, 10, begin)]
-    kit.run(kit.spool.reroute(lambda address, _: HOLD2 if address.local_part == "a" else HOLD))
+    kit.run(kit.spool.reroute(lambda address, *_: HOLD2 if address.local_part == "a" else HOLD))
     assert held(kit) == [HeldMail("branch.example", 1, 10, begin), HeldMail("ship.example", 1, 10, begin)]
     kit.run(kit.spool.reroute(lambda *_: HOLD2))
     assert held(kit) == [HeldMail("branch.example", 1, 10, begin)]

@@ -15,6 +15,7 @@ from mailsuite.mail.status import EnhancedStatus
 LARGE = 1000
 KEPT = {
     "history_time": 5000.0,
+    "journal_time": 8000.0,
     "partials_count": 5,
     "partials_octets": 200 * LARGE,
     "partials_time": 3000.0,

@@ -243,7 +243,7 @@ def test_reroute_moves_what_waits_and_has_another_destination_now(kit: Kit) -> N
     watcher = Watcher(*(routes := {"a": OTHER, "b": HOLD, "c": RELAY, "d": HOLD, "e": MAILDIR}).values())
     kit.spool.watch(watcher)
     kit.clock.advance(5)
-    assert kit.run(kit.spool.reroute(lambda address, _: routes[address.local_part])) == 4
+    assert kit.run(kit.spool.reroute(lambda address, *_: routes[address.local_part])) == 4
     assert set(watcher.waiting) == {OTHER, RELAY, MAILDIR}
     now = kit.clock.seconds()
     assert kit.destinations() == {OTHER: now, RELAY: now, MAILDIR: now}
@@ -253,4 +253,4 @@ def test_reroute_moves_what_waits_and_has_another_destination_now(kit: Kit) -> N
     (moved,) = kit.claim(MAILDIR)
     assert names(moved) == ["e"]
     assert moved.message.queue_id != leased
-    assert kit.run(kit.spool.reroute(lambda address, _: routes[address.local_part])) == 0
+    assert kit.run(kit.spool.reroute(lambda address, *_: routes[address.local_part])) == 0

@@ -128,13 +128,18 @@ def test_a_stop_waits_for_the_thread_beyond_the_cancellation(schedule, spool, cl
     assert len(store.batches) == 1
 
 
-def test_a_store_that_raises_defers_its_batch(schedule, spool, clock) -> None:
+def test_what_makes_a_store_raise_is_put_on_hold(schedule, spool, clock) -> None:
     store = SlowStore()
     schedule(MaildirAgent(store, store.in_thread, batch=2, concurrency=1))
     spool.commit(*(spool.make(LOCAL) for _ in range(3)))
     clock.turn()
     store.batches[0][0].errback(RuntimeError("a defect"))
     clock.turn()
-    store.finish(1)
-    clock.turn()
-    assert spool.results() == [Result.DEFERRED] * 2 + [Result.DELIVERED]
+    for number in range(1, 4):
+        if number == 2:
+            store.batches[number][0].errback(RuntimeError("a defect"))
+        else:
+            store.finish(number)
+        clock.turn()
+    assert [len(batch) for _, batch in store.batches] == [2, 1, 1, 1]
+    assert spool.results() == [Result.DELIVERED, Result.HELD, Result.DELIVERED]

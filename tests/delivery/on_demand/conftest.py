@@ -5,9 +5,10 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mailsuite.delivery.bounces import Bounces
+from mailsuite.delivery.bounces import Bounces, ReportSettings
 from mailsuite.delivery.on_demand.nodes import EtrnPolicy
 from mailsuite.delivery.on_demand.provider import OnDemand, OnDemandSettings
+from mailsuite.delivery.pacing import UniformRules
 from mailsuite.delivery.retry import RetrySchedule
 from mailsuite.delivery.router import Router
 from mailsuite.delivery.routes import Route, Routes
@@ -68,9 +69,9 @@ class Provider:
         self.router = Router(FakeDirectory({"here.example"}, {"sender@here.example"}), routes, held=self)
         self.settlements = Settlements(
             self.spool,
-            Bounces(self.router, "mx.here.example"),
+            Bounces(self.router, "mx.here.example", ReportSettings(gather=0)),
             clock,
-            RetrySchedule(jitter=0),
+            UniformRules(RetrySchedule(jitter=0)),
             chance=lambda: 0.5,
             deferred=lambda _at: None,
             caught_up=lambda: None,

@@ -60,7 +60,7 @@ class House:
             Recipients(provider.customers, self.commands, self.callouts),
         )
         directory = FakeDirectory({"here.example"}, {"sender@here.example"}, ALIASES)
-        self.router = Router(directory, Routes([Route("*", NextHop("smart.example"))]), held=admission)
+        self.router = Router(directory, Routes([Route("*", (NextHop("smart.example"),))]), held=admission)
 
     def resolve(self, address, *, trusted=False):
         return result(self.router.resolve(parse_mailbox(address), None, trusted=trusted))

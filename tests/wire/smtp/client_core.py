@@ -41,6 +41,8 @@ ALL = (
     "ETRN",
     "ATRN",
     "CHECKPOINT",
+    "DSN",
+    "REQUIRETLS",
 )
 EXAMPLES: list[Command] = [
     *(Ehlo("relay.example.org"), Helo("relay.example.org"), Mail(ANN), Rcpt(BOB), Data(), Bdat(3, last=True)),

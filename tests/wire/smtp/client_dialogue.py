@@ -11,6 +11,7 @@ from pathlib import Path
 
 from mailsuite.mail.address import parse_path
 from mailsuite.mail.envelope import Body
+from mailsuite.mail.options import Return
 from mailsuite.wire.core import PAUSED, Event, Signal
 from mailsuite.wire.smtp.client import Greeting, Replied, SmtpClientCore
 from mailsuite.wire.smtp.client_states import State
@@ -35,6 +36,7 @@ from mailsuite.wire.smtp.commands import (
     Turn,
     Vrfy,
 )
+from mailsuite.wire.smtp.dsn import decode_notify, decode_orcpt, decode_xtext
 
 DIALOGUES = sorted((Path(__file__).parents[2] / "dialogues" / "client").glob("*.txt"))
 
@@ -83,16 +85,21 @@ def spell(line: bytes) -> Command:
         parsed = parse_path(rest.partition(":")[2])
         assert parsed is not None
         address, words = parsed
+        values = dict(word.partition("=")[::2] for word in words.split())
         if verb == "RCPT":
             assert address is not None
-            return Rcpt(address)
-        values = dict(word.partition("=")[::2] for word in words.split())
+            notify = decode_notify(values["NOTIFY"]) if "NOTIFY" in values else None
+            orcpt = decode_orcpt(values["ORCPT"]) if "ORCPT" in values else None
+            return Rcpt(address, notify, orcpt, smtputf8=not words.isascii())
         return Mail(
             address,
             size=int(values["SIZE"]) if "SIZE" in values else None,
             body=Body(values["BODY"]) if "BODY" in values else None,
             smtputf8="SMTPUTF8" in values,
             transid=values["TRANSID"].strip("<>") if "TRANSID" in values else None,
+            ret=Return(values["RET"]) if "RET" in values else None,
+            envid=decode_xtext(values["ENVID"]) if "ENVID" in values else None,
+            require_tls="REQUIRETLS" in values,
         )
     return {"HELO": Helo, "VRFY": Vrfy, "ETRN": Etrn}[verb](rest)
 

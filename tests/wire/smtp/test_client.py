@@ -1,5 +1,6 @@
 """The client's core: what may be said when, what replies belong to, and what a server cannot do to it."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 
 from mailsuite.mail.address import Address
 from mailsuite.mail.envelope import Body
+from mailsuite.mail.options import Notify, Return
 from mailsuite.wire.core import EndOfFile, LocalProtocolError, Phase, Violation
 from mailsuite.wire.smtp.client import Closing, Greeting, Replied
 from mailsuite.wire.smtp.client_states import KINDS, LEADS, LEGAL, Kind, State, expected
@@ -167,6 +169,9 @@ def test_next_message_may_stand_behind_the_content_but_not_within():
         (Mail(ANN, body=Body.BINARY), "BINARYMIME"),
         (Mail(ANN, smtputf8=True), "SMTPUTF8"),
         (Mail(ANN, auth=""), "AUTH"),
+        (Mail(ANN, ret=Return.FULL), "DSN"),
+        (Mail(ANN, envid="1"), "DSN"),
+        (Mail(ANN, require_tls=True), "REQUIRETLS"),
         (StartTls(), "STARTTLS"),
         (Auth(b"PLAIN"), "AUTH"),
     ],
@@ -188,6 +193,31 @@ def test_bdat_needs_chunking_and_rcpt_in_utf8_its_parameter():
         core.send(Rcpt(Address("jürgen", "example.net")))
     with pytest.raises(LocalProtocolError, match="SMTPUTF8"):
         ready().send(Mail(Address("jürgen", "example.net")))
+
+
+@pytest.mark.parametrize("rcpt", [Rcpt(BOB, Notify(0)), Rcpt(BOB, orcpt="rfc822;bob@example.net")])
+def test_rcpt_asks_for_reports_only_where_they_are_offered(rcpt):
+    for offered in (ALL, [word for word in ALL if word != "DSN"]):
+        core = ready(*offered)
+        core.send(Mail(ANN))
+        if "DSN" in offered:
+            assert core.send(rcpt) == rcpt.line()
+        else:
+            with pytest.raises(LocalProtocolError, match="DSN"):
+                core.send(rcpt)
+
+
+def test_original_recipient_is_in_utf8_only_behind_smtputf8():
+    bob = Rcpt(BOB, orcpt="utf-8;größe@example.net")
+    assert bob.line() == rb"RCPT TO:<bob@example.net> ORCPT=utf-8;gr\x{F6}\x{DF}e@example.net" + b"\r\n"
+    utf8 = replace(bob, smtputf8=True)
+    core = ready()
+    core.send(Mail(ANN, smtputf8=True))
+    assert core.send(utf8) == "RCPT TO:<bob@example.net> ORCPT=utf-8;größe@example.net\r\n".encode()
+    core = ready()
+    core.send(Mail(ANN))
+    with pytest.raises(LocalProtocolError, match="SMTPUTF8"):
+        core.send(utf8)
 
 
 @pytest.mark.parametrize("evil", ["x\r\nRSET", "x\nRSET", "x\rRSET", "x\0"])

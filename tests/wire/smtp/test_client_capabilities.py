@@ -12,14 +12,14 @@ def offered(*lines: str) -> Capabilities:
 
 
 WORDS = ("pipelining", "size", "eightbitmime", "smtputf8", "chunking", "binarymime", "starttls", "auth")
-WORDS += ("enhancedstatuscodes", "dsn", "etrn", "atrn", "checkpoint")
+WORDS += ("enhancedstatuscodes", "dsn", "etrn", "atrn", "checkpoint", "requiretls")
 
 
 def test_all_that_we_use():
     offers = offered(
         *("PIPELINING", "SIZE 35882577", "8BITMIME", "SMTPUTF8", "CHUNKING", "BINARYMIME", "STARTTLS"),
         *("ENHANCEDSTATUSCODES", "DSN", "AUTH SCRAM-SHA-256 PLAIN", "ATRN", "LIMITS MAILMAX=20 RCPTMAX=100"),
-        *("ETRN", "CHECKPOINT"),
+        *("ETRN", "CHECKPOINT", "REQUIRETLS"),
     )
     assert offers.domain == "mx.example.net"
     assert all(getattr(offers, word) for word in WORDS)

@@ -269,14 +269,24 @@ def test_offer_in_full() -> None:
         "AUTH SCRAM-SHA-256 PLAIN",
         "HELP",
     )
-    assert offer.mail_parameters == {"SIZE", "BODY", "SMTPUTF8", "AUTH"}
+    assert offer.parameters == {"SIZE", "BODY", "SMTPUTF8", "AUTH"}
+
+
+def test_offer_of_reports_and_of_tls_that_is_required() -> None:
+    offer = Offer("mx.example.net", dsn=True, requiretls=True)
+    assert offer.parameters >= {"RET", "ENVID", "NOTIFY", "ORCPT", "REQUIRETLS"}
+    assert "DSN" in offer.ehlo_reply("a").lines
+    assert "REQUIRETLS" not in offer.ehlo_reply("a").lines
+    assert "REQUIRETLS" in offer.ehlo_reply("a", secure=True).lines
+    # On-demand mail relay is a profile without mail (RFC 2645).
+    assert not {"DSN", "REQUIRETLS"} & {*Offer("a", dsn=True, requiretls=True, odmr=True).ehlo_reply("a").lines}
 
 
 def test_offer_of_the_least() -> None:
     offer = Offer("mx.example.net", max_size=None, chunking=False, smtputf8=False)
     expected = ("mx.example.net greets a", "PIPELINING", "SIZE 0", "8BITMIME", "ENHANCEDSTATUSCODES", "HELP")
     assert offer.ehlo_reply("a").lines == expected
-    assert offer.mail_parameters == {"SIZE", "BODY"}
+    assert offer.parameters == {"SIZE", "BODY"}
 
 
 def test_every_line_of_the_offer_fits() -> None:

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from mailsuite.mail import replies
 from mailsuite.mail.address import Address
 from mailsuite.mail.envelope import Body
+from mailsuite.mail.options import Notify, Return
 from mailsuite.mail.reply import Reply
 from mailsuite.wire.smtp.commands import (
     Atrn,
@@ -26,12 +27,12 @@ from mailsuite.wire.smtp.commands import (
     StartTls,
     Turn,
     Vrfy,
-    xtext,
 )
-from mailsuite.wire.smtp.grammar import decode_response, decode_xtext, parse_command
+from mailsuite.wire.smtp.dsn import xtext
+from mailsuite.wire.smtp.grammar import decode_response, parse_command
 from tests.mail.addresses import ADDRESSES, DOMAINS
 
-KNOWN = frozenset({"SIZE", "BODY", "SMTPUTF8", "AUTH", "TRANSID"})
+KNOWN = frozenset({"SIZE", "BODY", "SMTPUTF8", "AUTH", "TRANSID", "RET", "ENVID", "REQUIRETLS", "NOTIFY", "ORCPT"})
 PRINTABLE = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=50)
 
 _LABELS = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,10}[a-z0-9])?", fullmatch=True)
@@ -50,8 +51,17 @@ COMMANDS = st.one_of(
         smtputf8=st.booleans(),
         auth=st.none() | st.just("") | PRINTABLE.filter(lambda text: text != "<>"),
         transid=st.none() | TRANSIDS,
+        ret=st.sampled_from([None, *Return]),
+        envid=st.none() | PRINTABLE.filter(lambda text: len(xtext(text)) <= 100),
+        require_tls=st.booleans(),
     ),
-    st.builds(Rcpt, ADDRESSES | st.just(Address("postmaster", ""))),
+    st.builds(
+        Rcpt,
+        ADDRESSES | st.just(Address("postmaster", "")),
+        notify=st.sampled_from([None, Notify(0), *Notify, Notify.SUCCESS | Notify.DELAY]),
+        orcpt=st.none() | PRINTABLE.map("rfc822;{}".format) | st.sampled_from(["utf-8;größe+x@例.example"]),
+        smtputf8=st.booleans(),
+    ),
     st.builds(Bdat, st.integers(0, 10**20 - 1), st.booleans()),
     st.builds(Vrfy, PRINTABLE),
     st.builds(Auth, st.sampled_from([b"PLAIN", b"SCRAM-SHA-256", b"X_Y"]).map(bytes.upper), st.none() | st.binary()),
@@ -100,16 +110,6 @@ def test_no_argument_raises(verb: str, argument: str) -> None:
     assert isinstance(parse_command((verb + argument).encode("utf-8", "replace"), KNOWN), Command | Reply)
 
 
-@given(PRINTABLE)
-def test_xtext_comes_out_as_it_was(text: str) -> None:
-    assert decode_xtext(xtext(text)) == text
-
-
-@pytest.mark.parametrize("text", ["a=b", "a b", "+", "+4", "+4g", "+4a", "é", "a\x7f", "+FF", "+C3"])
-def test_what_is_no_xtext(text: str) -> None:
-    assert decode_xtext(text) is None
-
-
 @pytest.mark.parametrize(
     ("line", "response"),
     [(b"", b""), (b"*", None), (b"AAAA", b"\0\0\0"), (b"AAA=", b"\0\0"), (b"AA==", b"\0")],
@@ -135,9 +135,26 @@ def test_secrets_stay_out_of_reprs() -> None:
     assert "secret" not in repr(parse_command(b"AUTH PLAIN c2VjcmV0", KNOWN))
 
 
-@pytest.mark.parametrize("parameter", ["SIZE=1", "BODY=7BIT", "SMTPUTF8", "AUTH=<>", "TRANSID=<a@b>"])
+@pytest.mark.parametrize(
+    "parameter", ["SIZE=1", "BODY=7BIT", "SMTPUTF8", "AUTH=<>", "TRANSID=<a@b>", "RET=FULL", "ENVID=a"]
+)
 def test_parameters_exist_only_where_they_are_offered(parameter: str) -> None:
     line = f"MAIL FROM:<a@b> {parameter}".encode()
     assert isinstance(parse_command(line, KNOWN), Mail)
     assert parse_command(line, KNOWN - {parameter.partition("=")[0]}) == replies.UNKNOWN_PARAMETER
     assert parse_command(line, frozenset()) == replies.UNKNOWN_PARAMETER
+
+
+@pytest.mark.parametrize("parameter", ["NOTIFY=NEVER", "ORCPT=rfc822;a@b"])
+def test_parameters_of_recipients_are_those_of_no_sender(parameter: str) -> None:
+    line = f"RCPT TO:<a@b> {parameter}".encode()
+    assert isinstance(parse_command(line, KNOWN), Rcpt)
+    assert parse_command(line, KNOWN - {parameter.partition("=")[0]}) == replies.UNKNOWN_PARAMETER
+    assert parse_command(f"MAIL FROM:<a@b> {parameter}".encode(), KNOWN) == replies.UNKNOWN_PARAMETER
+    assert parse_command(b"RCPT TO:<a@b> RET=FULL", KNOWN) == replies.UNKNOWN_PARAMETER
+
+
+@given(st.sampled_from(["MAIL FROM:<a@b> ", "RCPT TO:<a@b> "]), st.sampled_from(sorted(KNOWN)), st.text(max_size=40))
+def test_no_value_raises(command: str, keyword: str, value: str) -> None:
+    line = f"{command}{keyword}={value}".encode("utf-8", "replace")
+    assert isinstance(parse_command(line, KNOWN), Mail | Rcpt | Reply)

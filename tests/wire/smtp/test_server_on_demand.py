@@ -172,7 +172,7 @@ def test_ehlo_lists_what_is_offered() -> None:
     assert "TURN" not in RELAYING_OFFER.ehlo_reply("a").lines
     assert not {"ETRN", "ATRN", "CHECKPOINT"} & set(OFFER.ehlo_reply("a").lines)
     assert "CHECKPOINT" not in replace(RELAYING_OFFER, lmtp=True).ehlo_reply("a").lines
-    assert "TRANSID" not in replace(RELAYING_OFFER, lmtp=True).mail_parameters
+    assert "TRANSID" not in replace(RELAYING_OFFER, lmtp=True).parameters
 
 
 def test_profile_of_on_demand_mail_relay_lists_atrn_and_what_there_is_of_auth() -> None:
