@@ -5,18 +5,21 @@ What a user can do wrong ends in one sentence and exit status 1, never in a trac
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from twisted.application.service import IService
 from twisted.python import usage
 
 from mailsuite import __version__
 from mailsuite.config import Settings, SettingsError
+
+_NEW_OBJECTS: Final = 20_000  # that outlive their making, before the youngest of them are looked at
 
 
 class Options(usage.Options):
@@ -60,8 +63,19 @@ def makeService(options: Options) -> IService:
     except (SettingsError, service.StartError) as error:
         raise SystemExit(f"mailsuite: {error}") from None
     reactor.callWhenRunning(failing.started)
+    reactor.callWhenRunning(_spare_the_collector)
     reactor.callWhenRunning(HangUps(reactor, partial(made.reload, read)).install)
     return made
+
+
+def _spare_the_collector() -> None:
+    """Have it look for garbage less often than Python would: little of ours is in cycles, and it took a tenth of all.
+
+    What there is by now stays for good, and is not looked at again.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_NEW_OBJECTS, 20, 50)
 
 
 class NotStarted(Exception):

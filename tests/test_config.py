@@ -67,7 +67,7 @@ def parse(**table):
             "m.toml: route[1]: it is never reached; put it before the route for '*'.",
         ),
         (
-            {"route": [{"domain": "*", "next_hop": "a", "hold": True, "relay": True}]},
+            {"route": [{"domain": "b.example", "next_hop": "a", "hold": True, "relay": True}]},
             "m.toml: route[0]: say either `next_hop`, `agent` or `hold = true`.",
         ),
         (
@@ -156,6 +156,95 @@ def parse(**table):
             "m.toml: route[1]: it is never reached; put it before the route for '.b.example'.",
         ),
         ({"route": [{"next_hop": "a", "key": "k"}]}, "m.toml: route[0].key: there is no certificate to go with it"),
+        ({"route": [{"relay": True}]}, "m.toml: route[0].relay: strangers could send anywhere through us; name"),
+        ({"route": [{"relay": True, "next_hop": "a"}]}, "m.toml: route[0].relay: strangers could send anywhere"),
+        (
+            {"relay": {"tls": "none", "dane": "on"}},
+            "m.toml: relay.tls: without TLS no TLSA record is heeded; set it to opportunistic",
+        ),
+        (
+            {"route": [{"domain": "a.example", "hold": True, "tls": "verified"}]},
+            "m.toml: route[0].tls: mail that is held waits until it is asked for; take it out",
+        ),
+        (
+            {"route": [{"domain": "a.example", "hold": True, "rate": "1/m"}]},
+            "m.toml: route[0].rate: mail that is held waits until it is asked for; take it out",
+        ),
+        (
+            {"route": [{"domain": "a.example", "hold": True, "concurrency": 1}]},
+            "m.toml: route[0].concurrency: mail that is held waits until it is asked for; take it out",
+        ),
+        (
+            {"route": [{"domain": "a.example", "hold": True, "schedule": ["5m"]}]},
+            "m.toml: route[0].schedule: mail that is held waits until it is asked for; take it out",
+        ),
+        (
+            {"route": [{"domain": "a.example", "hold": True, "expire": "1d"}]},
+            "m.toml: route[0].expire: mail that is held waits until it is asked for; take it out",
+        ),
+        (
+            {"route": [{"domain": "a.example", "hold": True, "delay_report": "1h"}]},
+            "m.toml: route[0].delay_report: mail that is held waits until it is asked for; take it out",
+        ),
+        (
+            {"route": [{"domain": "a.example", "hold": True, "source_address": "192.0.2.1"}]},
+            "m.toml: route[0].source_address: mail that is held waits until it is asked for; take it out",
+        ),
+        (
+            {"route": [{"domain": "a.example", "hold": True, "lmtp": True}]},
+            "m.toml: route[0].lmtp: mail that is held waits until it is asked for; take it out",
+        ),
+        (
+            {"route": [{"domain": "a.example", "agent": "x", "tls": "verified"}], "agent": [AGENT]},
+            "m.toml: route[0].tls: the agent 'x' speaks to no other server; take it out",
+        ),
+        (
+            {"route": [{"domain": "a.example", "agent": "x", "certificate": "c.pem"}], "agent": [AGENT]},
+            "m.toml: route[0].certificate: the agent 'x' speaks to no other server; take it out",
+        ),
+        (
+            {"route": [{"domain": "a.example", "agent": "x", "source_address": "192.0.2.1"}], "agent": [AGENT]},
+            "m.toml: route[0].source_address: the agent 'x' speaks to no other server; take it out",
+        ),
+        (
+            {"route": [{"domain": "a.example", "agent": "x", "lmtp": True}], "agent": [AGENT]},
+            "m.toml: route[0].lmtp: the agent 'x' speaks to no other server; take it out",
+        ),
+        (
+            {"route": [{"sender": "@shop.example", "next_hop": "a"}, {"sender": "User@Shop.example", "hold": True}]},
+            "m.toml: route[1]: it is never reached; put it before the route for '*'.",
+        ),
+        (
+            {
+                "route": [
+                    {"sender": "user@shop.example", "next_hop": "a"},
+                    {"sender": "USER@shop.example", "hold": True},
+                ]
+            },
+            "m.toml: route[1]: it is never reached; put it before the route for '*'.",
+        ),
+        (
+            {
+                "route": [
+                    {"recipient": "*@shop.example", "next_hop": "a"},
+                    {"recipient": "bob@shop.example", "hold": True},
+                ]
+            },
+            "m.toml: route[1]: it is never reached; put it before the route for '*@shop.example'.",
+        ),
+        (
+            {
+                "route": [
+                    {"recipient": "*-list@shop.example", "next_hop": "a"},
+                    {"recipient": "a*-List@Shop.example", "sender": "<>", "hold": True},
+                ]
+            },
+            "m.toml: route[1]: it is never reached; put it before the route for '*-list@shop.example'.",
+        ),
+        (
+            {"route": [{"domain": "*", "next_hop": "a"}, {"recipient": "bob@shop.example", "relay": True}]},
+            "m.toml: route[1]: it is never reached; put it before the route for '*'.",
+        ),
         ({"retry": {"first": float("inf")}}, "m.toml: retry.first = inf: input should be a finite number"),
     ],
 )
@@ -182,6 +271,10 @@ def test_routes_may_differ_in_their_conditions_alone():
         {"domain": "slow.example", "rate": "600/h"},
         {"next_hop": "d.example"},
         {"recipient": "b@here.example", "hold": True},
+        {"recipient": "c*@here.example", "hold": True},
+        {"recipient": "*c@here.example", "hold": True},
+        {"recipient": "d*@here.example", "sender": "d@a.example", "hold": True},
+        {"recipient": "d@here.example", "sender": "@a.example", "hold": True},
     ]
     found = parse(route=routes).route
     assert [route.next_hop for route in found[1:3]] == [("a.example",), ("b.example", "mx:c.example")]
@@ -250,6 +343,8 @@ def test_durations_and_sizes_are_read_with_their_units():
         ("mx.example:26", ("mx.example", 26)),
         ("[::1]:27", ("::1", 27)),
         ("[::1]", ("::1", 25)),
+        ("[mx.example]:27", ("mx.example", 27)),  # as Postfix writes it
+        ("[mx.example]", ("mx.example", 25)),
     ],
 )
 def test_a_next_hop_is_a_host_and_perhaps_a_port(text, result):

@@ -26,7 +26,7 @@ PEER = IPv4Address("TCP", "192.0.2.7", 40_000)
 
 @implementer(IRouter)
 class Anywhere:
-    async def resolve(self, recipient, submitter, *, trusted, sender=None):
+    async def resolve(self, recipient, submitter, *, trusted, sender=None, is_report=False):
         return [Target(recipient, self.destination(recipient))]
 
     def destination(self, address, sender=None):

@@ -16,7 +16,7 @@ from typing import Self
 
 from mailsuite.accounts.configured import Configured
 from mailsuite.accounts.customer_rows import has_address, holder
-from mailsuite.accounts.errors import DirectoryError
+from mailsuite.accounts.errors import DirectoryError, unusable
 from mailsuite.accounts.names import Key, written
 from mailsuite.accounts.passwords import Argon2id, PasswordCost
 from mailsuite.accounts.schema import connect_for_editing
@@ -62,7 +62,7 @@ class EditedFile:
         try:
             yield
         except (sqlite3.Error, OSError) as error:
-            raise DirectoryError(f"the directory {self._path} cannot be used: {error}") from error
+            raise DirectoryError(f"the directory {unusable(self._path, error)}") from error
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from mailsuite.accounts.configured import Configured, identity_of
 from mailsuite.accounts.customer_rows import (
@@ -25,25 +25,34 @@ from mailsuite.accounts.customer_rows import (
     refuse_clash,
     secrets_of,
 )
-from mailsuite.accounts.errors import DirectoryError
+from mailsuite.accounts.errors import DirectoryError, unusable
 from mailsuite.accounts.names import Key, plain, written
 from mailsuite.accounts.records import Account
 from mailsuite.accounts.schema import connect_for_editing, connect_for_reading
 from mailsuite.interfaces import DirectoryUnavailable
 from mailsuite.mail.address import Address
-from mailsuite.mail.session import Identity
+from mailsuite.mail.session import Identity, SecretKind
 
 Entry: TypeAlias = Address | tuple[Address, ...]
 """What an address is: a mailbox, by its canonical address, or an alias, by its targets."""
 
 
+# Which secrets there are besides hashes: for CRAM-MD5, for SCRAM.
+_KEPT: Final = """
+    SELECT max(shared IS NOT NULL), max(scram_salt IS NOT NULL) FROM (
+        SELECT shared, scram_salt FROM accounts WHERE enabled UNION ALL SELECT shared, scram_salt FROM customers
+    )
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Domains, mailboxes and aliases at one moment. No secrets."""
+    """Domains, mailboxes and aliases at one moment. No secrets, but the `kinds` that somebody has who may log in."""
 
     version: Version
     domains: frozenset[str]
     entries: Mapping[Key, Entry] = field(repr=False)
+    kinds: frozenset[SecretKind] = frozenset()
 
 
 class DirectoryReader:
@@ -82,8 +91,10 @@ class DirectoryReader:
             targets: dict[Key, list[Address]] = {}
             for local_part, domain, *target in db.execute("SELECT * FROM aliases"):
                 targets.setdefault((local_part, domain), []).append(Address(*target))
+            kept = zip((SecretKind.SHARED, SecretKind.SCRAM_SHA_256), db.execute(_KEPT).fetchone(), strict=True)
+            kinds = frozenset(kind for kind, is_kept in kept if is_kept)
         entries |= {key: tuple(addresses) for key, addresses in targets.items()}
-        return Snapshot(version, domains, MappingProxyType(entries))
+        return Snapshot(version, domains, MappingProxyType(entries), kinds)
 
     def customers(self, configured: Configured, known: Version | None = None) -> CustomersSnapshot | None:
         """The customers of now; None where it is still the state of version `known`.
@@ -170,5 +181,5 @@ class DirectoryReader:
 
 def _unavailable(path: Path, error: Exception) -> DirectoryUnavailable:
     # A DirectoryError names the file itself.
-    reason = str(error) if isinstance(error, DirectoryError) else f"{path} cannot be read: {error}"
+    reason = str(error) if isinstance(error, DirectoryError) else unusable(path, error, what="read")
     return DirectoryUnavailable(reason)

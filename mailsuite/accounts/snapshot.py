@@ -26,6 +26,7 @@ from mailsuite.accounts.reader import DirectoryReader, Entry, Snapshot
 from mailsuite.accounts.threads import InThread
 from mailsuite.interfaces import DirectoryUnavailable, IDirectory
 from mailsuite.mail.address import Address
+from mailsuite.mail.session import SecretKind
 
 _log = Logger()
 
@@ -67,6 +68,11 @@ class Directory(Polling):
     def domains(self) -> frozenset[str]:
         """All local domains."""
         return self._current().domains
+
+    @property
+    def kinds(self) -> frozenset[SecretKind]:
+        """The secrets that are kept of some account or customer besides hashes; all, until the file has been read."""
+        return frozenset(SecretKind) if self._snapshot is None else self._snapshot.kinds
 
     def mailbox(self, address: Address) -> Address | None:
         entry = self._find(address)

@@ -6,8 +6,10 @@ Passwords are typed, piped or generated, never given as an argument, where every
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from getpass import GetPassWarning
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -96,7 +98,7 @@ def new_password(*, password_stdin: bool, generate: bool) -> str:
     if generate:
         return generated()
     if not password_stdin:
-        return str(click.prompt("Password", hide_input=True, confirmation_prompt=True))
+        return _asked_for()
     line, newline, rest = sys.stdin.buffer.read(_MAX_INPUT).partition(b"\n")
     if rest:
         raise click.ClickException("standard input has more than one line; the password is one line")
@@ -104,6 +106,18 @@ def new_password(*, password_stdin: bool, generate: bool) -> str:
         return line.removesuffix(b"\r" if newline else b"").decode("utf-8")
     except UnicodeDecodeError:
         raise click.ClickException("the password on standard input is not UTF-8; type another") from None
+
+
+def _asked_for() -> str:
+    # Without a terminal getpass warns, and would show what is typed.
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", GetPassWarning)
+        try:
+            return str(click.prompt("Password", hide_input=True, confirmation_prompt=True))
+        except GetPassWarning:
+            raise click.ClickException(
+                "there is no terminal to ask for the password at; say --password-stdin, or --generate"
+            ) from None
 
 
 def report(sentence: str, password: str | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import time
@@ -128,5 +129,21 @@ customer.add_command(show_customer)
 
 def main() -> None:
     """Run the command; the console script's entry."""
-    root(prog_name="mailsuite")
+    try:
+        try:
+            root(prog_name="mailsuite")
+        finally:
+            sys.stdout.flush()  # what was printed is still on its way
+    except OSError as error:
+        if error.filename is not None or error.errno not in _OF_OUTPUT:
+            raise
+        # The interpreter would complain of it once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if error.errno != errno.EPIPE:
+            click.echo(f"Error: the output cannot be written: {error.strerror or error}", err=True)
+        sys.exit(os.EX_IOERR)
     sys.exit(0)
+
+
+# What a write fails by, where it is not a file that was opened by name.
+_OF_OUTPUT = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIPE)

@@ -16,7 +16,7 @@ import click
 from mailsuite.admin.asking import opened
 from mailsuite.admin.customer_terms import terms_in_words
 from mailsuite.admin.customers import HasSettings
-from mailsuite.admin.output import in_units, json_option, print_rows
+from mailsuite.admin.output import in_units, json_option, plain, print_rows
 from mailsuite.admin.reading import open_spool
 from mailsuite.mail.customer import Customer
 from mailsuite.mail.history import Event, EventKind
@@ -189,10 +189,10 @@ def _print(row: dict[str, Any], customer: Customer, now: float) -> None:
     click.echo(f"\nQuota: {_quota_in_words(row['quota'])}.")
     for heading, words in terms_in_words(customer).items():
         if heading not in _TOLD_ALREADY:
-            click.echo(f"{heading}: {words}.")
-    click.echo(f"Last seen: {_visit_in_words(row['last_seen'], now)}.")
+            click.echo(plain(f"{heading}: {words}."))
+    click.echo(plain(f"Last seen: {_visit_in_words(row['last_seen'], now)}."))
     if row["last_refused_login"] is not None:
-        click.echo(f"Last refused login: {_visit_in_words(row['last_refused_login'], now)}.")
+        click.echo(plain(f"Last refused login: {_visit_in_words(row['last_refused_login'], now)}."))
     if row["turns"]:
         click.echo("\nLast turns:\n")
         print_rows([_turn_in_words(one) for one in row["turns"]], _TURN_TITLES, as_json=False)

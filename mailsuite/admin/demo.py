@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import shlex
 import socket
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -64,6 +66,11 @@ _WELCOME = """\
 
       {maildir}/new/
 
+  What became of it, and what is queued:
+
+      {command} -c {configuration} trace {user}
+      {command} -c {configuration} queue list
+
   Settings, queue and mail lie in {directory}. Stop the server with Ctrl-C.
 
 """
@@ -102,12 +109,21 @@ def demo(directory: Path) -> None:
             port=port,
             maildir=maildirs / _DOMAIN / "alice",
             directory=directory,
+            command=_from_here(Path(sys.argv[0])),
+            configuration=_from_here(configuration),
         )
     )
     sys.stdout.flush()
     run = "from twisted.scripts.twistd import run; run()"
     arguments = ["--nodaemon", "--pidfile=", "mailsuite", "--config", str(configuration)]
     os.execv(sys.executable, [sys.executable, "-c", run, *arguments])  # noqa: S606 - our own interpreter
+
+
+def _from_here(path: Path) -> str:
+    """A path as it is typed where we are, ready for a shell."""
+    with suppress(ValueError):
+        path = path.absolute().relative_to(Path.cwd())
+    return shlex.quote(str(path))
 
 
 def _free_ports(settings: Settings) -> int:

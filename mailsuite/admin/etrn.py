@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import click
 
+from mailsuite.admin.output import plain
 from mailsuite.config import Settings, split_host_port
 
 if TYPE_CHECKING:
@@ -83,9 +84,9 @@ def etrn(
     except TLSSettingsError as error:
         raise Failed(f"relay.ca_file: {error}", os.EX_CONFIG) from None
     for answer in end.nodes:
-        click.echo(f"{answer.node}: {answer.reply}")
+        click.echo(plain(f"{answer.node}: {answer.reply}"))
     if not end.result.is_success and (not end.nodes or all(answer.reply.is_positive for answer in end.nodes)):
-        click.echo(f"{end.result}: {end.text}", err=True)
+        click.echo(plain(f"{end.result}: {end.text}"), err=True)
     leave_with([end.result])
 
 

@@ -1,7 +1,8 @@
 """What commands print: tables for people, JSON for programs.
 
 Rules: a table names and orders its columns, JSON has every key of a row under the row's own names and is one
-array. Neither takes anything in a cell for markup. A table is as wide as it must be where nobody looks (a
+array. Neither takes anything in a cell for markup, and nothing that a stranger has said reaches a terminal as more
+than text: what cannot be printed becomes `?`. A table is as wide as it must be where nobody looks (a
 pipe, a file), so that no address is cut.
 """
 
@@ -59,12 +60,18 @@ def columns(rows: Sequence[Mapping[str, object]], titles: Mapping[str, str]) -> 
     ]
 
 
+def plain(text: str, longest: int = 0) -> str:
+    """Text for a terminal: what cannot be printed becomes `?`; cut where `longest` characters are exceeded."""
+    shown = "".join(character if character.isprintable() else "?" for character in text)
+    return f"{shown[: longest - 3]}..." if 0 < longest < len(shown) else shown
+
+
 def _cell(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, (list, tuple)):
-        return "\n".join(map(str, value))
-    return str(value)
+        return "\n".join(plain(str(one)) for one in value)
+    return plain(str(value))
 
 
 def in_units(octets: int) -> str:

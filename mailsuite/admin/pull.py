@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
 import click
 
+from mailsuite.admin.output import plain
 from mailsuite.config import Settings
 
 if TYPE_CHECKING:
@@ -260,7 +261,7 @@ class Display:
         self.ends[name] = end
         if self._status is not None:
             self._status.stop()  # the next one that has something to tell begins it again
-        click.echo(f"{name}: {describe(end)}", err=not end.result.is_success)
+        click.echo(plain(f"{name}: {describe(end)}"), err=not end.result.is_success)
 
 
 def in_words(progress: PullProgress, seconds: float) -> str:

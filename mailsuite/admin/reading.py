@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,11 +44,27 @@ def open_spool(settings: Settings) -> SpoolReader | None:
 
 
 @contextmanager
-def reading(settings: Settings) -> Iterator[SpoolReader | None]:
-    """The queue, as `open_spool` has it; what goes wrong while it is read ends the command with one sentence."""
+def reading(settings: Settings) -> Iterator[SpoolReader]:
+    """The queue. Where there is none, or something goes wrong while it is read, the command ends with one sentence."""
     from mailsuite.interfaces import SpoolError
 
     try:
-        yield open_spool(settings)
+        spool = open_spool(settings)
+        if spool is None:
+            raise _no_queue(settings)
+        yield spool
     except SpoolError as error:
         raise click.ClickException(str(error)) from None
+
+
+def _no_queue(settings: Settings) -> click.ClickException:
+    """An empty queue it is not: most often these are the settings of somebody else."""
+    context = click.get_current_context(silent=True)
+    file = None if context is None else getattr(context.obj, "file", None)
+    by = "the built-in defaults, for no configuration was named" if file is None else str(file)
+    error = click.ClickException(
+        f"there is no queue in {settings.path(settings.spool.directory)} (by {by}); name the configuration of the "
+        "server, as in `mailsuite -c FILE`, or start it: it makes its queue"
+    )
+    error.exit_code = os.EX_UNAVAILABLE  # type: ignore[misc] # click reads it of the instance
+    return error

@@ -86,7 +86,7 @@ class _Explanation:
 
     def __init__(self, settings: Settings, reactor: Any, directory: Path, *, with_dns: bool) -> None:  # noqa: ANN401
         from mailsuite.service.parts import Parts
-        from mailsuite.service.routes import known_srs_secret
+        from mailsuite.service.routes import use_known_srs_secret
 
         accounts = settings.path(settings.accounts.file)
         if not accounts.exists():  # the server would make one, without a domain in it
@@ -97,9 +97,7 @@ class _Explanation:
         self._directory = directory
         self._with_dns = with_dns
         self._parts: Parts = Parts(settings, reactor, lambda _error: None)
-        secret = known_srs_secret(settings)
-        if self._parts.rewriting is not None and secret is not None:
-            self._parts.rewriting.use(secret)
+        use_known_srs_secret(settings, self._parts.rewriting)
 
     async def of(self, recipient: Address, sender: Address | None) -> dict[str, Any]:
         """Everything about an address, as JSON has it."""
@@ -119,6 +117,7 @@ class _Explanation:
             targets: Sequence[Target] = await router.resolve(recipient, None, trusted=True, sender=sender)
         except Refused as refused:
             said["refused"] = str(refused.reply)
+            said["temporary"] = refused.reply.is_transient
             return said
         policies = self._policies()
         try:
@@ -137,6 +136,7 @@ class _Explanation:
             "destination": str(target.destination),
             "rule": target.rule,
             "hosts": [],
+            "temporary": None,  # it goes there
         }
         if target.reverse_path is not None:
             said["sender"] = str(target.reverse_path)
@@ -150,35 +150,43 @@ class _Explanation:
             said["temporary"] = outcome.result is Result.DEFERRED
             return said
         said["hosts"] = [await self._host(number, hop, policies) for number, hop in enumerate(hops, 1)]
+        troubles = [host["temporary"] for host in said["hosts"]]
+        if None not in troubles:
+            said["temporary"] = any(troubles)
+            said["error"] = "none of the hosts can be sent to"
         return said
 
     async def _host(self, number: int, hop: NextHop, policies: ITLSPolicies) -> dict[str, Any]:
+        from mailsuite.interfaces import Barred
         from mailsuite.net.resolver import DnsFailure
 
         said: dict[str, Any] = {"order": number, "host": hop.host, "port": hop.port, "domain": hop.domain}
-        if hop.domain:
-            records = await self._parts.resolver.mx(hop.domain)  # what it has just answered
-            said["preference"] = next((one.preference for one in records if one.host == hop.host), None)
+        said["temporary"] = None
         try:
+            if hop.domain:
+                records = await self._parts.resolver.mx(hop.domain)  # what it has just answered
+                said["preference"] = next((one.preference for one in records if one.host == hop.host), None)
             said["addresses"] = await self._parts.resolver.addresses(hop.host)
         except DnsFailure as failure:
             said["addresses"] = []
             said["error"] = str(failure)
+            # Mail for a host of the configuration waits for whoever mends that.
+            said["temporary"] = failure.temporary or not hop.domain
         for name in ("username", "source_address"):
             if getattr(hop, name) is not None:
                 said[name] = getattr(hop, name)
         said["lmtp"] = hop.lmtp
-        said["tls"] = await self._tls(hop, policies)
+        try:
+            said["tls"] = await self._tls(hop, policies)
+        except Barred as barred:
+            said["tls"] = f"nothing may be sent: {barred}"
+            said["temporary"] = barred.temporary or bool(said["temporary"])
         return said
 
     async def _tls(self, hop: NextHop, policies: ITLSPolicies) -> str:
-        from mailsuite.interfaces import Barred
         from mailsuite.mail.tls_policy import PolicySource
 
-        try:
-            policy = await policies.policy(hop.domain, hop)
-        except Barred as barred:
-            return f"nothing may be sent: {barred}"
+        policy = await policies.policy(hop.domain, hop)
         by = {PolicySource.DANE: ", by DANE", PolicySource.MTA_STS: ", by MTA-STS"}.get(policy.source, "")
         return f"{policy.mode}{by}{', testing' if policy.testing else ''}"
 
@@ -202,26 +210,25 @@ class _Explanation:
 
 
 def _print(said: dict[str, Any]) -> None:
-    from mailsuite.admin.output import print_rows
+    from mailsuite.admin.output import plain, print_rows
 
     for sentence in said["rules"]:
-        click.echo(f"{sentence}.")
+        click.echo(plain(f"{sentence}."))
     if "refused" in said:
-        click.echo(f"The recipient is refused: {said['refused']}")
+        click.echo(plain(f"The recipient is refused: {said['refused']}"))
     for target in said["targets"]:
         if "error" in target:
-            click.echo(f"{target['address']}: {target['error']}")
+            click.echo(plain(f"{target['address']}: {target['error']}"))
         if target["hosts"]:
-            click.echo(f"\n{target['address']} goes to:\n")
+            click.echo(f"\n{plain(target['address'])} goes to:\n")
             rows = [{**host, "addresses": host["addresses"] or [host.get("error", "")]} for host in target["hosts"]]
             print_rows(rows, _TITLES, as_json=False)
 
 
 def _status(said: dict[str, Any]) -> int:
-    targets = said["targets"]
     if "refused" in said:
-        return os.EX_UNAVAILABLE
-    wrong = [target for target in targets if "error" in target]
+        return os.EX_TEMPFAIL if said["temporary"] else os.EX_UNAVAILABLE
+    wrong = [target for target in said["targets"] if target["temporary"] is not None]
     if not wrong:
         return 0
     return os.EX_TEMPFAIL if any(target["temporary"] for target in wrong) else os.EX_UNAVAILABLE

@@ -11,9 +11,10 @@ from typing import Any, Final
 
 import click
 
-from mailsuite.admin.output import in_units
-from mailsuite.admin.queue.rows import clock, place, plain
+from mailsuite.admin.output import in_units, plain
+from mailsuite.admin.queue.rows import clock, place
 from mailsuite.mail.history import Event, EventKind
+from mailsuite.mail.steps import DROPPED, PUT_OFF
 
 _WIDTH: Final = 9  # of the name of a step
 _LONGEST_WORDS: Final = 400  # characters of a peer's words
@@ -29,6 +30,7 @@ _NAMES: Final = {
     EventKind.REPORTED: "report",
     EventKind.FAULT: "fault",
     EventKind.MANAGED: "operator",
+    EventKind.ROUTED: "routed",
 }
 _COLORS: Final = {"delivered": "green", "relayed": "green", "delayed": "yellow", "failed": "red", "held": "red"}
 
@@ -64,7 +66,15 @@ def _lines(event: Event) -> Sequence[str]:
         return [_attempt(event), *map(_outcome, _tables(detail, "outcomes"))]
     if event.kind is EventKind.REPORTED:
         why = str(detail.get("why", ""))
+        if why in (PUT_OFF, DROPPED):
+            of = {"failed": "the failure", "delayed": "the delay"}.get(str(detail.get("of")), "the delivery")
+            told = f"the report to <{event.subject or ''}> on {of} was {why}: {detail.get('text', '')}"
+            return [plain(told, _LONGEST_WORDS)]
         return [plain(f"<{event.subject or ''}> {_REPORTS.get(why, why)}, in {detail.get('report', 'a report')}")]
+    if event.kind is EventKind.ROUTED:
+        whom = ", ".join(map(str, detail.get("recipients", ())))
+        old, new = place(str(detail.get("old", "?"))), place(event.subject or "?")
+        return [plain(f"{whom} goes to {new} from now on, no more to {old}", _LONGEST_WORDS)]
     if event.kind is EventKind.FAULT:
         return _fault(detail)
     if event.kind is EventKind.MANAGED:

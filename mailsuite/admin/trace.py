@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from mailsuite.admin.output import json_option
-from mailsuite.admin.queue.rows import message_row, plain, recipient_in_words
+from mailsuite.admin.output import json_option, plain
+from mailsuite.admin.queue.rows import message_row, recipient_in_words
 from mailsuite.admin.reading import HasSettings, reading
 from mailsuite.admin.story import event_row, message_id, told
 from mailsuite.mail.history import Event, EventKind
@@ -36,8 +36,8 @@ def trace(context: HasSettings, text: str, *, limit: int, as_json: bool) -> None
     """
     wanted = text.strip()
     with reading(context.settings) as spool:
-        ids = [] if spool is None else _found(spool, wanted, limit + 1)
-        if spool is None or not ids:
+        ids = _found(spool, wanted, limit + 1)
+        if not ids:
             raise click.ClickException(
                 f"nothing is on record of {wanted}; name a queue id, a Message-ID, or an address as the envelope had it"
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -9,9 +10,10 @@ from mailsuite.config.customers import customer_value
 from mailsuite.config.on_demand import Customer, Pull
 from mailsuite.config.relaying import MX, Agent, Forwarding, Relay, Route
 from mailsuite.config.tables import TLS, Listen, Local
+from mailsuite.mail.address import domain_key
 from mailsuite.mail.route import HOLD, RELAY
 
-_RESERVED = (RELAY, HOLD, "expired", "tls-reports")  # agents that the queue knows by itself
+_RESERVED = (RELAY, HOLD, "expired", "redistributed", "tls-reports")  # agents that the queue knows by itself
 
 
 class Tables(Protocol):
@@ -43,6 +45,8 @@ def cross_check(settings: Tables) -> Iterator[str]:
         yield "tls.key: there is no tls.certificate to go with it; name that too, or neither."
     if settings.relay.key is not None and settings.relay.certificate is None:
         yield "relay.key: there is no relay.certificate to go with it; name that too, or neither."
+    if settings.relay.tls == "none" and settings.relay.dane == "on":
+        yield "relay.tls: without TLS no TLSA record is heeded; set it to opportunistic, or `dane` to off."
     if settings.forwarding.srs_secret_file is not None and settings.forwarding.srs_domain is None:
         yield "forwarding.srs_secret_file: senders are rewritten only with an srs_domain; name that too, or neither."
     yield from _check_agents(settings)
@@ -70,7 +74,7 @@ def _check_route(settings: Tables, number: int, route: Route) -> Iterator[str]:
     yield from _check_conditions(route)
     before = next((other for other in settings.route[:number] if _covers(other, route)), None)
     if before is not None:
-        yield f": it is never reached; put it before the route for {before.domain!r}."
+        yield f": it is never reached; put it before the route for {before.recipient or before.domain!r}."
     if route.username is None and (route.password, route.password_file) != (None, None):
         yield ".username: there is a password without it; add it, or take the password out."
     yield from _check_password("", route)
@@ -88,6 +92,8 @@ def _check_way(settings: Tables, route: Route) -> Iterator[str]:
         yield ": say either `next_hop`, `agent` or `hold = true`."
     if route.agent is not None and route.agent not in (settings.local.agent, *(agent.name for agent in settings.agent)):
         yield f".agent: there is no [[agent]] {route.agent!r}; add it, or name another."
+    if ways == 1:
+        yield from _check_idle(route)
     if ways:
         return
     if route.username is not None or route.lmtp:
@@ -99,7 +105,23 @@ def _check_way(settings: Tables, route: Route) -> Iterator[str]:
         )
 
 
+def _check_idle(route: Route) -> Iterator[str]:
+    """Keys that do nothing for what does not leave by SMTP: a sentence for each."""
+    if route.next_hop:
+        return
+    idle = route.keys_of_how
+    if route.hold:
+        idle += route.keys_of_pace + route.keys_of_times
+    for key in idle:
+        if route.hold:
+            yield f".{key}: mail that is held waits until it is asked for; take it out, or say `next_hop`."
+        else:
+            yield f".{key}: the agent {route.agent!r} speaks to no other server; take it out, or say `next_hop`."
+
+
 def _check_conditions(route: Route) -> Iterator[str]:
+    if route.relay and route.domain == "*" and (route.recipient, route.sender) == (None, None):
+        yield ".relay: strangers could send anywhere through us; name the `domain` or the `recipient` that it is for."
     if route.relay and route.sender is not None:
         yield ".relay: whoever sends can forge the sender; take `relay` or `sender` out."
     if route.recipient is not None and route.domain != "*":
@@ -113,12 +135,36 @@ def _check_conditions(route: Route) -> Iterator[str]:
 
 def _covers(before: Route, route: Route) -> bool:
     """Whether everything that a route is for has come to another one before."""
-    if before.recipient is not None or route.recipient is not None:
-        # One that names a recipient comes before the mailboxes of a local domain, whatever stands before it.
-        same = (before.recipient or "").casefold() == (route.recipient or "").casefold()
-        return same and before.sender in (None, route.sender)
-    above = before.domain.startswith(".") and route.domain.endswith(before.domain)
-    return (above or before.domain in ("*", route.domain)) and before.sender in (None, route.sender)
+    if not _covers_sender(before.sender, route.sender):
+        return False
+    if before.recipient is not None:
+        # Where the one before says only who may send, mailboxes are still before it, and not before one that leads.
+        leads = before.leads or not route.leads
+        return leads and route.recipient is not None and _covers_recipient(before.recipient, route.recipient)
+    if route.recipient is not None and route.leads:
+        return False  # it comes before the mailboxes of a local domain, whatever stands before it
+    domain = route.domain if route.recipient is None else _domain_of(route.recipient)
+    above = before.domain.startswith(".") and domain.endswith(before.domain)
+    return above or before.domain in ("*", domain)
+
+
+def _covers_sender(before: str | None, sender: str | None) -> bool:
+    if before is None or sender is None or "<>" in (before, sender):
+        return before in (None, sender)
+    local = before.rpartition("@")[0]
+    same_domain = _domain_of(before) == _domain_of(sender)
+    return same_domain and local.casefold() in ("", sender.rpartition("@")[0].casefold())
+
+
+def _covers_recipient(before: str, recipient: str) -> bool:
+    # A `*` of the later one is taken by a `*` alone, for nothing else in a pattern means one.
+    parts = map(re.escape, before.rpartition("@")[0].split("*"))
+    fits = re.fullmatch(".*".join(parts), recipient.rpartition("@")[0], re.IGNORECASE | re.DOTALL)
+    return fits is not None and _domain_of(before) == _domain_of(recipient)
+
+
+def _domain_of(address: str) -> str:
+    return domain_key(address.rpartition("@")[2])
 
 
 def _check_customers(settings: Tables) -> Iterator[str]:

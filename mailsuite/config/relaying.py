@@ -61,8 +61,9 @@ class Route(Table):
     lmtp: bool = Field(default=False, description="Whether the next hop speaks LMTP.")
     tls: Literal["none", "opportunistic", "required", "verified", "dane", "implicit"] | None = Field(
         default=None,
-        description="TLS to the next hop: never, where it is offered, always, always with a certificate that "
-        "proves the name, always with one that DANE proves, or proved from the first octet; by default as in [relay].",
+        description="TLS to the next hop: never (whatever DANE and MTA-STS say), where it is offered, always, always "
+        "with a certificate that proves the name, always with one that DANE proves, or proved from the first octet; by "
+        "default as in [relay].",
     )
     username: str | None = Field(default=None, description="The account we authenticate with there; TLS is needed.")
     password: SecretStr | None = Field(default=None, description="Its password.")
@@ -132,20 +133,44 @@ class Route(Table):
         return (self.recipient, self.sender) != (None, None)
 
     @property
+    def leads(self) -> bool:
+        """Whether it leads somewhere of its own, not to the MX of a domain."""
+        return bool(self.next_hop) or self.hold or self.agent is not None
+
+    @property
+    def keys_of_how(self) -> list[str]:
+        """What it says of its own way to speak to other servers."""
+        return self._said(
+            "lmtp", "tls", "username", "password", "password_file", "certificate", "key", "source_address"
+        )
+
+    @property
+    def keys_of_pace(self) -> list[str]:
+        """What it says of its own pace."""
+        return self._said("concurrency", "rate")
+
+    @property
+    def keys_of_times(self) -> list[str]:
+        """What it says of its own times."""
+        return self._said("schedule", "expire", "delay_report")
+
+    @property
     def says_how(self) -> bool:
         """Whether it has its own way to speak to other servers."""
-        said = (self.tls, self.username, self.certificate, self.key, self.source_address)
-        return said != (None,) * len(said) or self.lmtp
+        return bool(self.keys_of_how)
 
     @property
     def says_how_fast(self) -> bool:
         """Whether it has its own pace."""
-        return (self.concurrency, self.rate) != (None, None)
+        return bool(self.keys_of_pace)
 
     @property
     def says_when(self) -> bool:
         """Whether it has its own times."""
-        return bool(self.schedule) or (self.expire, self.delay_report) != (None, None)
+        return bool(self.keys_of_times)
+
+    def _said(self, *keys: str) -> list[str]:
+        return [key for key in keys if getattr(self, key) not in (None, False, ())]
 
 
 class Relay(Table):
@@ -153,7 +178,8 @@ class Relay(Table):
 
     tls: Literal["none", "opportunistic", "required", "verified", "dane"] = Field(
         default="opportunistic",
-        description="TLS to hosts that the MX records name. Where DANE or MTA-STS ask for more, they get it.",
+        description="TLS to hosts that the MX records name. Where DANE or MTA-STS ask for more, they get it; but with "
+        '"none" neither is asked.',
     )
     dane: Literal["auto", "on", "off"] = Field(
         default="auto",
@@ -187,6 +213,11 @@ class Relay(Table):
     )
     rate: Rate | None = Field(default=None, description='Most messages to one destination, as in "10/s" or "600/h".')
     total_rate: Rate | None = Field(default=None, description="Most messages to all destinations together.")
+    own_addresses: tuple[str, ...] = Field(
+        default=(),
+        description="Addresses that lead to this server beside those it listens on, as those of a gateway that "
+        "translates addresses (NAT). Mail is never relayed to itself.",
+    )
     resolver: str | None = Field(
         default=None, description='The DNS server to ask, "127.0.0.1:53"; by default those of /etc/resolv.conf.'
     )
@@ -195,6 +226,11 @@ class Relay(Table):
     @classmethod
     def _isaddress_of(cls, value: str | None) -> str | None:
         return None if value is None else address_of(value)
+
+    @field_validator("own_addresses")
+    @classmethod
+    def _are_addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(map(address_of, value))
 
     @field_validator("tls_reports_from")
     @classmethod
@@ -254,7 +290,8 @@ class Forwarding(Table):
         "what aliases forward; without it they stay as they are.",
     )
     srs_secret_file: Path | None = Field(
-        default=None, description="A file whose first line is the secret of SRS; by default one is made."
+        default=None,
+        description="A file whose first line is the secret of SRS, twenty characters at least; by default one is made.",
     )
 
     @field_validator("srs_domain")

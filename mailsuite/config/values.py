@@ -98,8 +98,8 @@ class Table(BaseModel):
 
 
 def split_host_port(text: str, default: int) -> tuple[str, int]:
-    """`host`, `host:port`, `[2001:db8::1]:port`. Raises `ValueError` with the cure."""
-    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]:/@\s]+))(?::(\d{1,5}))?", text)
+    """`host`, `host:port`, `[2001:db8::1]:port`; a name in brackets is the name. Raises `ValueError` with the cure."""
+    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+|[^\[\]:/@\s]+)\]|([^\[\]:/@\s]+))(?::(\d{1,5}))?", text)
     port = default if match is None or match[3] is None else int(match[3])
     if match is None or not 0 < port < 65536:
         raise ValueError("it is not a host; write it as in mx.example.net:25 or [2001:db8::1]:25")

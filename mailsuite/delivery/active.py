@@ -18,10 +18,10 @@ from typing import Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from mailsuite.delivery.expiry import sort_out
+from mailsuite.delivery.lingering import LINGER, Lingering
 from mailsuite.delivery.pacing import Bucket, Concurrency, DestinationRules, Meter, Throttle
 from mailsuite.delivery.ready import Load, Ready
 from mailsuite.delivery.settlements import Settlements
@@ -90,6 +90,7 @@ class ActiveQueue:
         self.runs = 0
         self.concurrency = Concurrency(pacing, agent.concurrency)
         self.working: set[object] = set()  # the runs that have settled something
+        self.lingering = Lingering(around.clock)
         self.closed = False
         self.last_error: str | None = None
         self._around = around
@@ -107,7 +108,7 @@ class ActiveQueue:
         self._since_claim = 0
         self._has_plenty = False  # the last claim brought as much as it could
         self._claim_waiters: list[Deferred[None]] | None = None
-        self._failing_due = False
+        self._outcome_of_due: Outcome | None = None  # what the spool has comes to this, without an attempt
         self._tasks = Tasks()
 
     # ------------------------------------------------------------------------------------------ state
@@ -154,14 +155,22 @@ class ActiveQueue:
 
     @property
     def must_look(self) -> bool:
-        """Whether the spool should be asked before a run begins."""
-        return (
-            self.claimable
-            and not (
-                self._ready or self.runs or self._claim_waiters is not None or self._failing_due or self._is_behind
-            )
-            and (self.destination.agent == EXPIRED or self._around.load.has_room(0, alive=self._is_alive))
-        )
+        """Whether the spool should be asked before a run begins, or for what comes to the same end without one."""
+        if not self.claimable or self._claim_waiters is not None or self._is_behind:
+            return False
+        if self.fails_due:
+            return True
+        if self._ready or self.runs or not self.is_up:
+            return False
+        return self.destination.agent == EXPIRED or self._around.load.has_room(0, alive=self._is_alive)
+
+    @property
+    def fails_due(self) -> bool:
+        """Whether what the spool has here comes to what an attempt has come to, without one for each."""
+        outcome = self._outcome_of_due
+        if outcome is None or not self.claimable or self.closed:
+            return False
+        return outcome.result is not Result.DEFERRED or not self.is_up
 
     def status(self) -> DestinationStatus:
         """How it stands."""
@@ -194,6 +203,22 @@ class ActiveQueue:
         if wanted > 0 and self._throttle is not None:
             wanted = min(wanted, self._throttle.available(self._around.clock.seconds()))
         return max(0, wanted)
+
+    @property
+    def expects_more(self) -> bool:
+        """Whether mail has been coming so fast that a connection had better stay for a moment."""
+        if self._throttle is not None or not self.is_up:
+            return False
+        return self._meter.rate(self._around.clock.seconds()) * LINGER >= 1
+
+    def wake_lingering(self) -> None:
+        """Give those who wait for more what there is."""
+        self.lingering.wake(len(self._ready) or int(self.claimable))
+
+    def close(self) -> None:
+        """Nothing is taken any more."""
+        self.closed = True
+        self.lingering.end()
 
     def begin_run(self) -> int:
         """Count a run in. Tells how many messages it may take, whatever the rates say by then: it dials for those."""
@@ -306,6 +331,7 @@ class ActiveQueue:
         """Leave the destination alone for a while."""
         self.failures += 1
         self._is_alive = False
+        self._outcome_of_due = None
         self.concurrency.lost()
         around = self._around
         pause = around.rules.retry(self.destination).pause(self.failures, around.chance())
@@ -337,9 +363,9 @@ class ActiveQueue:
             )
         for delivery in [*held, *self.empty()]:
             self._settle_whole(delivery, outcome)
-        if self.claimable and not self._failing_due:
-            self._failing_due = True
-            self._tasks.start(self._fail_due(outcome), f"the deferral of {self.destination}")
+        if self.claimable:
+            self._outcome_of_due = outcome
+            self._around.attend(self)  # in its turn: many destinations fail at the same time
 
     def run_ended(self, run: object, *, is_drained: bool) -> None:
         """Count a run out. One that settled nothing, where there is something to do, gives the destination a rest.
@@ -354,7 +380,7 @@ class ActiveQueue:
             not is_drained
             and self.has_work
             and self.is_up
-            and not (self.working or self._failing_due or self._is_behind or self.paced_until)
+            and not (self.working or self.fails_due or self._is_behind or self.paced_until)
         ):
             self.rest()
 
@@ -363,8 +389,16 @@ class ActiveQueue:
         await self._tasks.finished()
 
     async def _claim(self) -> None:
+        outcome = self._outcome_of_due if self.fails_due else None
         try:
-            self.add(await self._claimed() or ())
+            claimed = await self._claimed() or ()
+            if outcome is None:
+                self.add(claimed)
+            else:
+                for delivery in claimed:
+                    self._settle_whole(delivery, outcome)
+                if not self.claimable:
+                    self._outcome_of_due = None
         finally:
             waiters, self._claim_waiters = self._claim_waiters or [], None
             for waiter in waiters:
@@ -382,6 +416,7 @@ class ActiveQueue:
         except SpoolError as error:
             self._log.error("nothing claimed for {name}: {error}", name=str(self.destination), error=str(error))
             self.claimable = True
+            self._outcome_of_due = None
             self._down_until(around.clock.seconds() + _SPOOL_PAUSE)
             return None
         self._has_plenty = len(claimed) >= _CLAIM_LIMIT
@@ -398,23 +433,6 @@ class ActiveQueue:
         for delivery, outcome in expired:
             self._around.settlements.add(delivery, [outcome] * len(delivery.recipients))
         return live
-
-    async def _fail_due(self, outcome: Outcome) -> None:
-        """Claim what else is due, batch by batch, and give it the same outcome."""
-        around = self._around
-        try:
-            while self.claimable and not self.closed and not (outcome.result is Result.DEFERRED and self.is_up):
-                if around.settlements.is_behind:
-                    await deferLater(around.clock, 1.0)
-                    continue
-                claimed = await self._claimed()
-                if claimed is None:
-                    return
-                for delivery in claimed:
-                    self._settle_whole(delivery, outcome)
-                await deferLater(around.clock, 0)
-        finally:
-            self._failing_due = False
 
     def _settle_whole(self, delivery: Delivery, outcome: Outcome) -> None:
         not_before = self.up_at if outcome.result is Result.DEFERRED else 0.0

@@ -69,28 +69,33 @@ class Bounces:
         if delivery.reverse_path is None:
             # A notice that the postmaster does not get is not told to the postmaster.
             return event is Notify.FAILURE and self.settings.double_bounces and not _is_for_postmaster(recipient)
-        if outcome.result is Result.RELAYED:
-            if delivery.message.envelope.options.by_trace and recipient.options.notify != Notify(0):
-                return True  # RFC 2852 section 4.1.4
-            if outcome.dsn_passed_on:
-                return False  # RFC 3461 section 5.2.1
+        by_trace = outcome.result is Result.RELAYED and delivery.message.envelope.options.by_trace
+        if by_trace and recipient.options.notify != Notify(0):
+            return True  # RFC 2852 section 4.1.4
+        if outcome.dsn_passed_on:
+            return False  # RFC 3461 section 5.2.1; by LMTP as well: who has said DSN there reports the delivery
         return recipient.options.wants(event)
 
     def excerpt(self, message: Message) -> int:
         """How many octets of a message a report on its failure needs."""
         return self.settings.return_size if self._is_returned(message) else HEADER_LIMIT
 
-    async def compose(self, case: Case, reported: Sequence[Reported], now: float) -> tuple[Report, Event] | None:
+    async def compose(
+        self, case: Case, reported: Sequence[Reported], now: float, *, others: int = 0
+    ) -> tuple[Report | None, Event]:
         """The report about these recipients of a case, with the step for its history; None where nobody can be told.
+
+        `others` is how many more recipients the message waits for.
 
         Raises `DirectoryUnavailable` where it is not known, now, whether its reader takes mail.
         """
         message = case.message
         reader = case.reader or _POSTMASTER
+        outcomes = [one.outcome for one in reported]
+        results = {outcome.result for outcome in outcomes}
         targets = await self._targets(message, reader)
-        if not targets:
-            return None
-        results = {one.outcome.result for one in reported}
+        if isinstance(targets, str):
+            return None, self.untold(case, outcomes, steps.DROPPED, targets, now)
         # RFC 3461 section 6.2: without a failure only the header is returned.
         whole = Result.FAILED in results and self._is_returned(message)
         content = await self._read(case, self.settings.return_size if whole else HEADER_LIMIT)
@@ -106,11 +111,15 @@ class Bounces:
             hostname=self._hostname,
             now=now,
             message_id=message_id,
+            others=others,
         )
-        why = next(result for result in _GRAVEST if result in results)
         envelope = Envelope(None, composed.body, composed.smtputf8, options=_options(message))
         report = Report(envelope, composed.octets, tuple(targets), Origin(message_id=message_id))
-        return report, steps.reported(message, reader, why, now)
+        return report, steps.reported(message, reader, _gravest(outcomes), now)
+
+    def untold(self, case: Case, outcomes: Sequence[Outcome], why: str, text: str, now: float) -> Event:
+        """The step for a report that is put off or dropped: see `steps.untold`."""
+        return steps.untold(case.message, case.reader or _POSTMASTER, why, _gravest(outcomes), text, now)
 
     def _is_returned(self, message: Message) -> bool:
         """Whether all of a message that fails is returned (RFC 3461 section 4.3)."""
@@ -118,9 +127,12 @@ class Bounces:
         wanted = message.envelope.reverse_path is None or options.ret is Return.FULL
         return wanted and not options.require_tls and message.size <= self.settings.return_size
 
-    async def _targets(self, message: Message, reader: Address) -> Sequence[Target]:
+    async def _targets(self, message: Message, reader: Address) -> Sequence[Target] | str:
+        """Where the report goes, or why it goes nowhere."""
         try:
-            targets: Sequence[Target] = await self._router.resolve(reader, None, trusted=True, sender=None)
+            targets: Sequence[Target] = await self._router.resolve(
+                reader, None, trusted=True, sender=None, is_report=True
+            )
         except Refused as refused:
             if refused.reply.is_transient:  # a customer whose mail is held is over quota, or cannot be asked
                 raise DirectoryUnavailable(f"no report to <{reader}>: {refused.reply}") from None
@@ -130,8 +142,8 @@ class Bounces:
                 reader=plain(str(reader)),
                 reply=str(refused.reply),
             )
-            return ()
-        return targets
+            return str(refused.reply)
+        return targets or "nobody would get it"
 
     async def _read(self, case: Case, limit: int) -> bytes:
         octets = case.content.in_memory()
@@ -147,6 +159,11 @@ class Bounces:
                 "{queue_id}: cannot read the header: {error}", queue_id=case.message.queue_id, error=str(error)
             )
         return b"".join(chunks)
+
+
+def _gravest(outcomes: Sequence[Outcome]) -> Result:
+    results = {outcome.result for outcome in outcomes}
+    return next(result for result in _GRAVEST if result in results)
 
 
 def _is_for_postmaster(recipient: Recipient) -> bool:

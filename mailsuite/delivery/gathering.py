@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
+from mailsuite.delivery.srs import stands_for
 from mailsuite.mail.address import Address
 from mailsuite.mail.content import Content, MemoryContent
 from mailsuite.mail.history import Event
@@ -23,6 +24,7 @@ from mailsuite.mail.queue import Delivery, Message, Outcome
 
 _MAX_TOGETHER: Final = 500  # recipients in a report, but for those of one delivery
 _MAX_GATHERED: Final = 1000  # deliveries in memory; one more, and all cases are closed at once
+_SLACK: Final = 1.0  # seconds
 _NOTHING: Final = MemoryContent(b"")
 
 
@@ -34,6 +36,14 @@ class Part(NamedTuple):
     at: float
     seconds: float | None = None
     events: Sequence[Event] = ()
+
+
+def reader_of(delivery: Delivery) -> Address | None:
+    """Who is told what becomes of a delivery: its sender himself, where its reverse-path stands for him by SRS."""
+    path, sender = delivery.reverse_path, delivery.message.envelope.reverse_path
+    if path is None or sender is None or path == sender:
+        return path
+    return sender if stands_for(path, sender) else path
 
 
 @dataclass(slots=True)
@@ -53,7 +63,7 @@ class Case:
         delivery = part.delivery
         octets = delivery.content.in_memory()
         content = delivery.content if octets is None else MemoryContent(octets[:excerpt])
-        case = cls(delivery.message, delivery.reverse_path, content)
+        case = cls(delivery.message, reader_of(delivery), content)
         case.add(part)
         return case
 
@@ -83,7 +93,7 @@ class Gathering:
 
     def add(self, part: Part, excerpt: int) -> None:
         """Gather this with what there is of its message, for the same reader."""
-        key = part.delivery.message.queue_id, part.delivery.reverse_path
+        key = part.delivery.message.queue_id, reader_of(part.delivery)
         case = self._cases.get(key)
         if case is not None and case.recipients + len(part.delivery.recipients) > _MAX_TOGETHER:
             self._close(key)
@@ -98,6 +108,13 @@ class Gathering:
             self.close_all()
         elif self._timer is None:
             self._timer = self._clock.callLater(self._window, self._close_due)
+        elif self._timer.getTime() > self._clock.seconds() + self._window + _SLACK:
+            self.mind_clock()
+
+    def mind_clock(self) -> None:
+        """Look at the clock, which was set back: nobody waits for longer than the window."""
+        if self._timer is not None and self._timer.active():
+            self._timer.reset(0.0)
 
     def close_all(self) -> None:
         """Wait for nothing more."""

@@ -11,20 +11,22 @@ Rules
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final, Protocol
 
 from mailsuite.delivery.active import DestinationStatus
+from mailsuite.delivery.tasks import uncancelled
 from mailsuite.interfaces import ISpool
 from mailsuite.mail.address import Address
 from mailsuite.mail.route import Destination
-from mailsuite.mail.selection import Managed, QueueAction, QueuedMessage, QueueState, Selection
+from mailsuite.mail.selection import Managed, Met, QueueAction, QueueState, Selection
 
 MOST_AT_ONCE: Final = 1000
 """Messages that one call should be about: whoever has more says it in parts, and can tell how far it is."""
 
 _TAKES_BACK: Final = frozenset({QueueAction.HOLD, QueueAction.DELETE, QueueAction.EXPIRE, QueueAction.REQUEUE})
 _IS_DUE: Final = frozenset({QueueAction.RELEASE, QueueAction.RETRY, QueueAction.REQUEUE, QueueAction.EXPIRE})
+_NOBODY: Final = Met(frozenset())
 _TRIES: Final = 3  # what was taken back may be on its way again before it is changed
 
 Reroute = Callable[[Address, Destination, Address | None], Destination]
@@ -43,14 +45,6 @@ class Schedules(Protocol):
         """See there."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Met:
-    """Whom an action is about."""
-
-    addresses: frozenset[Address]
-    destinations: frozenset[Destination]
-
-
 class Managing:
     """Does what `ISpool.manage` says, and sees to it that the scheduler, the routes and the spool agree.
 
@@ -66,14 +60,23 @@ class Managing:
         self._wake_hosts = wake_hosts
 
     async def manage(self, action: QueueAction, selection: Selection, *, by: str) -> Managed:
-        """Do something with what is selected; `by` names the operator. See `ISpool.manage`."""
-        met = await self._met(selection) if action in _IS_DUE else _Met(frozenset(), frozenset())
+        """Do something with what is selected; `by` names the operator. See `ISpool.manage`.
+
+        What was begun is done, whoever stops waiting for it: what is requeued halfway would go its old way.
+        """
+        return await uncancelled(self._manage(action, selection, by))
+
+    async def _manage(self, action: QueueAction, selection: Selection, by: str) -> Managed:
+        met = _NOBODY
+        if action in _IS_DUE:
+            met = await self._spool.met(selection, addresses=action is QueueAction.REQUEUE)
         managed = await self._do(action, selection, by)
+        destinations = set(met.destinations)
         if action is QueueAction.REQUEUE and managed.recipients:
-            await self._spool.reroute(self._choose(met.addresses))
+            await self._spool.reroute(self._choose(met.addresses, destinations))
         if action in _IS_DUE and managed.recipients:
             self._wake_hosts()
-            self._scheduler.wake(met.destinations)
+            self._scheduler.wake(destinations)
         return managed
 
     def status(self) -> Sequence[DestinationStatus]:
@@ -84,53 +87,44 @@ class Managing:
         if action not in _TAKES_BACK:
             return await self._spool.manage(action, selection, by=by)
         active = await self._take_back(selection)
-        if active and selection.state is QueueState.ACTIVE:
-            # They are not active any more: what is meant is named by its ids from here on.
-            selection = replace(selection, ids=active, state=None)
+        if selection.state is QueueState.ACTIVE:
+            # They are not active any more: those that are meant, and no others of their messages, are named from here.
+            selection = replace(selection, keys=tuple(active), state=None)
         done = await self._spool.manage(action, selection, by=by)
         for _ in range(_TRIES - 1):
             if not (active and done.busy):
                 break
             # Some may have been on their way again in between; what has been done is not to be done twice.
-            active = await self._take_back(selection)
-            ready = set(active) - set(await self._active(selection))
+            active = await self._take_back(replace(selection, keys=tuple(active)))
+            ready = active - (await self._active(replace(selection, keys=tuple(active)))).keys()
             if not ready:
                 break
-            more = await self._spool.manage(action, replace(selection, ids=tuple(ready)), by=by)
+            more = await self._spool.manage(action, replace(selection, keys=tuple(ready)), by=by)
             busy = done.busy - more.recipients
             done = Managed(done.messages + more.messages, done.recipients + more.recipients, max(busy, 0))
         return done
 
-    async def _take_back(self, selection: Selection) -> tuple[str, ...]:
-        """Give back what is ready of this; tell the ids of all that was under lease."""
-        ids = await self._active(selection)
-        if ids:
-            await self._scheduler.withdraw(ids)
-        return ids
+    async def _take_back(self, selection: Selection) -> frozenset[int]:
+        """Give back what is ready of these messages; tell the keys of all that was meant and under lease."""
+        active = await self._active(selection)
+        if active:
+            await self._scheduler.withdraw(sorted(set(active.values())))
+        return frozenset(active)
 
-    async def _active(self, selection: Selection) -> tuple[str, ...]:
+    async def _active(self, selection: Selection) -> dict[int, str]:
+        """What is meant and under lease: keys of recipients, with their queue ids."""
         if selection.state not in (None, QueueState.ACTIVE):
-            return ()
-        active = await self._page(replace(selection, state=QueueState.ACTIVE), "")
-        return tuple(one.message.queue_id for one in active)
+            return {}
+        return dict(await self._spool.leased(selection))
 
-    async def _met(self, selection: Selection) -> _Met:
-        addresses: set[Address] = set()
-        destinations: set[Destination] = set()
-        after = ""
-        while page := await self._page(selection, after):
-            for message in page:
-                for recipient in message.recipients:
-                    addresses.add(recipient.address)
-                    destinations.add(recipient.destination)
-            after = page[-1].message.queue_id
-        return _Met(frozenset(addresses), frozenset(destinations))
+    def _choose(self, addresses: frozenset[Address], destinations: set[Destination]) -> Reroute:
+        """Ask the router for some addresses only, and note where they go now."""
 
-    async def _page(self, selection: Selection, after: str) -> Sequence[QueuedMessage]:
-        return await self._spool.select(selection, MOST_AT_ONCE, after=after)
-
-    def _choose(self, addresses: frozenset[Address]) -> Reroute:
         def choose(address: Address, present: Destination, sender: Address | None) -> Destination:
-            return self._reroute(address, present, sender) if address in addresses else present
+            if address not in addresses:
+                return present
+            chosen = self._reroute(address, present, sender)
+            destinations.add(chosen)
+            return chosen
 
         return choose

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from twisted.internet.interfaces import IReactorTime
@@ -27,14 +27,26 @@ class Hurries(Protocol):
 
 
 class Pusher:
-    """Hurries the destinations whose next hop is a host of the routes, and waits until they have come to rest."""
+    """Hurries the destinations whose next hop is a host of the routes, and waits until they have come to rest.
+
+    `wake_hosts` has hosts tried that are left alone: there is a line now.
+    """
 
     _log = Logger()
 
-    def __init__(self, routes: Routes, scheduler: Hurries, clock: IReactorTime, *, limit: float = 300.0) -> None:
+    def __init__(
+        self,
+        routes: Routes,
+        scheduler: Hurries,
+        clock: IReactorTime,
+        *,
+        wake_hosts: Callable[[], object] = lambda: None,
+        limit: float = 300.0,
+    ) -> None:
         self._routes = routes
         self._scheduler = scheduler
         self._clock = clock
+        self._wake_hosts = wake_hosts
         self._limit = limit
 
     async def push(self, host: str) -> int:
@@ -44,6 +56,7 @@ class Pusher:
         goes on by itself.
         """
         destinations = self._routes.destinations_at(host)
+        self._wake_hosts()
         try:
             count = await self._scheduler.hurry(destinations)
         except SpoolError as error:

@@ -2,6 +2,8 @@
 
 What has not shown that it is alive may fill half of what there is for all, no more.
 
+What is urgent is taken before what is less so (RFC 6710 section 5.1), the rest as it came.
+
 Suspects are deliveries that were in the hands of an agent when it met a defect, together with others: they are taken
 one by one from then on, so that it shows which of them it was.
 """
@@ -79,8 +81,18 @@ class Ready:
         if first:
             self._deliveries.extendleft(reversed(added))
         else:
-            self._deliveries.extend(added)
+            for delivery in added:
+                self._join(delivery)
         self._count(added, 1)
+
+    def _join(self, delivery: Delivery) -> None:
+        """Put one behind the last that is as urgent."""
+        ready = self._deliveries
+        priority = delivery.message.envelope.options.priority
+        at = len(ready)
+        while at and ready[at - 1].message.envelope.options.priority < priority:
+            at -= 1
+        ready.insert(at, delivery)
 
     def suspect(self, deliveries: Sequence[Delivery]) -> None:
         """Add some that are taken one by one."""

@@ -79,7 +79,7 @@ class RetrySchedule:
         lifetime = self.bounce_lifetime if message.envelope.reverse_path is None else self.lifetime
         if options is PLAIN:
             return message.arrived + lifetime
-        begins = message.arrived if options.hold_until is None else max(message.arrived, options.hold_until)
+        begins = self._begins(message)
         deadline = deadline_of(message)
         return begins + lifetime if deadline is None else min(begins + lifetime, deadline)
 
@@ -88,8 +88,8 @@ class RetrySchedule:
     ) -> float | None:
         """When to try again after an attempt that was deferred now; None where the message has expired.
 
-        The last attempt comes when the message expires, not some time after it. What is urgent waits half as long (RFC
-        6710 section 5.1).
+        The last attempt comes when the message expires, not some time after it; and one when the sender wants to be
+        told that it has not arrived (RFC 2852 section 4.1.3). What is urgent waits half as long (RFC 6710 section 5.1).
         """
         expires = self.expires(message)
         if now >= expires:
@@ -97,7 +97,26 @@ class RetrySchedule:
         wait = self.interval(attempts, chance, greylisted=greylisted)
         if message.envelope.options.priority > 0:
             wait = max(wait / 2, _SHORTEST)
+        notice = notice_of(message)
+        if notice is not None and now < notice:
+            expires = min(expires, notice)
         return min(now + wait, expires)
+
+    def late_at(self, message: Message) -> float | None:
+        """When the sender is told that a message is late; None for never.
+
+        That is once, at the time that he has set for it (RFC 2852 section 4.1.3), where there is one before it is given
+        up; else some time after it came (RFC 3461 section 5.2.5).
+        """
+        notice = notice_of(message)
+        if notice is not None and notice < self.expires(message):
+            return notice
+        return self._begins(message) + self.delay_report if self.delay_report > 0 else None
+
+    @staticmethod
+    def _begins(message: Message) -> float:
+        held = message.envelope.options.hold_until
+        return message.arrived if held is None else max(message.arrived, held)
 
     def _wait(self, times: int) -> float:
         return self._grown(times) if self.waits else min(self._grown(times), self.maximum)
@@ -116,6 +135,12 @@ def deadline_of(message: Message) -> float | None:
     """When a message must be delivered or else be returned (RFC 2852 section 4, mode R); None where it need not be."""
     options = message.envelope.options
     return options.deliver_by if options.by_mode is ByMode.RETURN else None
+
+
+def notice_of(message: Message) -> float | None:
+    """When the sender wants to hear that a message has not arrived (RFC 2852 section 4, mode N); None for never."""
+    options = message.envelope.options
+    return options.deliver_by if options.by_mode is ByMode.NOTIFY else None
 
 
 def is_greylisting(outcome: Outcome) -> bool:

@@ -8,8 +8,8 @@ same of it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from operator import itemgetter
 from typing import NamedTuple
@@ -21,6 +21,7 @@ from mailsuite.mail.route import HOLD, RELAY, Destination, NextHop
 
 _MX = "mx:"
 _NULL = "<>"
+_ACCOUNT = re.compile(r"(.+?)@(?:\[|mx:)")
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,11 @@ class Route:
         return self.recipient is not None or self.sender is not None
 
     @property
+    def is_guarded(self) -> bool:
+        """Whether it lends credentials of ours to a sender: that must be the one whom it names, not a forged one."""
+        return self.sender is not None and any(hop.username is not None for hop in self.next_hops)
+
+    @property
     def key(self) -> str:
         """What it can be found by: its pattern, or the domain of its recipient."""
         if self.recipient is None:
@@ -114,6 +120,21 @@ class _Rules(NamedTuple):
     pacing: Pacing | None
 
 
+def _differing(one: _Rules, other: _Rules) -> Sequence[str]:
+    """What two routes say differently, by the names of the configuration."""
+    keys: dict[str, None] = {}
+    for mine, its in zip(one.hops, other.hops, strict=False):
+        keys.update(dict.fromkeys(each.name for each in fields(mine) if _differ(mine, its, each.name)))
+    said = list(keys)
+    said += [] if one.retry == other.retry else ["when it is tried again"]
+    said += [] if one.pacing == other.pacing else ["how fast it is sent to"]
+    return said
+
+
+def _differ(one: object, other: object, name: str) -> bool:
+    return bool(getattr(one, name) != getattr(other, name))
+
+
 class Routes:
     """All routes, in order. Without one that fits the MX of the domain is asked.
 
@@ -136,6 +157,7 @@ class Routes:
         self._rules: dict[str, _Rules] = {}
         self._found: dict[str, list[tuple[int, Route]]] = {}
         self._of_recipients: dict[str, list[Route]] = {}
+        leading: dict[str, Route] = {}  # the first to each destination
         for number, route in enumerate(routes):
             self._found.setdefault(route.key, []).append((number, route))
             if route.recipient is not None and route.leads:
@@ -143,28 +165,32 @@ class Routes:
             destination = _configured(route)
             if destination is not None:
                 rules = _Rules(route.next_hops, route.retry, route.pacing)
-                if self._rules.setdefault(str(destination), rules) != rules:
+                first = self._rules.setdefault(str(destination), rules)
+                said_by = leading.setdefault(str(destination), route)
+                if first != rules:
                     raise ValueError(
                         f"two routes lead to {destination.name or destination.agent} with different settings: "
+                        f"{said_by.name} and {route.name} differ in {', '.join(_differing(first, rules))}; "
                         "give them the same"
                     )
             elif route.has_conditions and (route.like, route.retry, route.pacing) != (None, None, None):
                 raise ValueError("what is said of the hosts of a domain's MX holds for all of its mail")
 
-    def route(self, address: Address, sender: Address | None = None) -> Route | None:
-        """The route that is taken, or None."""
-        return next((route for route in self._candidates(address.domain_key) if route.fits(address, sender)), None)
+    def route(self, address: Address, sender: Address | None = None, *, proven: bool = True) -> Route | None:
+        """The route that is taken, or None. One that is guarded counts only where the sender is `proven`."""
+        return _first(self._candidates(address.domain_key), address, sender, proven=proven)
 
-    def route_of_recipient(self, address: Address, sender: Address | None = None) -> Route | None:
+    def route_of_recipient(
+        self, address: Address, sender: Address | None = None, *, proven: bool = True
+    ) -> Route | None:
         """The route that is taken among those which name their recipient: they come before mailboxes and aliases."""
         if not self._of_recipients:
             return None
-        candidates = self._of_recipients.get(address.domain_key, ())
-        return next((route for route in candidates if route.fits(address, sender)), None)
+        return _first(self._of_recipients.get(address.domain_key, ()), address, sender, proven=proven)
 
     def may_relay(self, address: Address, sender: Address | None = None) -> bool:
         """Whether strangers may send to this address through us."""
-        route = self.route(address, sender)
+        route = self.route(address, sender, proven=False)
         return route is not None and route.relay
 
     def names(self, domain: str) -> bool:
@@ -242,6 +268,16 @@ class Routes:
 def is_configured(destination: Destination) -> bool:
     """Whether a destination of the relay agent names next hops of the configuration: its mail is there by our will."""
     return "]:" in destination.name or _MX in destination.name
+
+
+def account_of(destination: Destination) -> str | None:
+    """The account that we have at the first next hop which a destination names, if it names one."""
+    match = _ACCOUNT.match(destination.name) if destination.agent == RELAY else None
+    return None if match is None else match[1]
+
+
+def _first(routes: Iterable[Route], address: Address, sender: Address | None, *, proven: bool) -> Route | None:
+    return next((one for one in routes if one.fits(address, sender) and (proven or not one.is_guarded)), None)
 
 
 def _configured(route: Route) -> Destination | None:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from mailsuite.delivery.active import ActiveQueue
-from mailsuite.interfaces import IQueueRun
+from mailsuite.interfaces import ILingeringRun
 from mailsuite.mail.queue import Delivery, Outcome
 
 
-@implementer(IQueueRun)
+@implementer(ILingeringRun)
 class QueueRun:
     """One agent's way through an active queue. It knows what it has handed out and not got back, and since when."""
 
@@ -74,6 +75,13 @@ class QueueRun:
             self._is_drained = False
             self._queue.add([delivery], first=True)
             self._queue.give_back(1)
+
+    @property
+    def expects_more(self) -> bool:
+        return self._queue.expects_more
+
+    def more(self) -> Deferred[bool]:
+        return self._queue.lingering.wait()
 
     def fail(self, outcome: Outcome) -> None:
         held = self.held

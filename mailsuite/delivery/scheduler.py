@@ -12,7 +12,8 @@ its history, and the queue goes on; what it had together with others is tried al
 destination is left alone for a while.
 
 Where rates are limited one timer wakes all that wait for their time. Times are those of the wall: a clock that is set
-back delays what has been deferred, at most by as much as it was set back.
+back delays what has been deferred, at most by as much as it was set back. Where it shows, with the next mail that comes
+or goes anywhere, all timers are set anew. Known limit: where nothing comes or goes they are late by as much.
 
 At its start, and only then, what waits is sorted by the configuration of now (`Router.rerouted`). So mail that was
 queued for a domain before it got a customer goes its way, or is held after the next start.
@@ -29,23 +30,24 @@ from typing import Final
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from zope.interface import implementer
 
 from mailsuite.delivery.active import ActiveQueue, DestinationStatus, Surroundings
 from mailsuite.delivery.bounces import Bounces, ReportSettings
-from mailsuite.delivery.looks import Looks
+from mailsuite.delivery.looks import Looks, longest_due
 from mailsuite.delivery.pacing import Bucket, DestinationRules, UniformRules
 from mailsuite.delivery.ready import Bounds, Load
 from mailsuite.delivery.retry import RetrySchedule
 from mailsuite.delivery.run import QueueRun
 from mailsuite.delivery.settlements import Settlements
-from mailsuite.delivery.stand_ins import ExpiredAgent, MissingAgent
+from mailsuite.delivery.stand_ins import ExpiredAgent, ListAgent, MissingAgent
 from mailsuite.delivery.tasks import Tasks
 from mailsuite.interfaces import IDeliveryAgent, IQueueWatcher, IRouter, ISpool, SpoolError
 from mailsuite.mail.address import Address
 from mailsuite.mail.queue import Delivery, Outcome, Result
-from mailsuite.mail.route import EXPIRED, HOLD, RELAY, Destination
+from mailsuite.mail.route import EXPIRED, HOLD, REDISTRIBUTED, RELAY, Destination
 from mailsuite.mail.status import EnhancedStatus
 
 _LONGEST_SLEEP: Final = 300.0  # seconds; nothing should be missed meanwhile, but then it is found
@@ -53,6 +55,10 @@ _SPOOL_PAUSE: Final = 30.0
 _PAST_DUE: Final = 0.01  # seconds; a timer that fires a rounding error too early finds nothing
 _MAX_QUEUES: Final = 10_000  # beyond that, destinations that rest and have nothing in memory are forgotten
 _MANY_QUEUES: Final = 2000  # beyond that, those of which nothing is known are forgotten at once
+_MOST_AT_ONCE: Final = 4000  # destinations that one search finds due; the others wait for the next
+_MOST_IN_A_TURN: Final = 500  # of them, in one turn of the reactor
+_SEARCH_SHARE: Final = 0.1  # of the time may go into searches, where one follows the other
+_SET_BACK: Final = 1.0  # seconds; a clock that goes back by less is only made right
 _FINEST: Final = 5.0  # seconds; wake-ups closer together than this become one
 _LOCAL_ERROR: Final = EnhancedStatus(4, 3, 0)
 _TRACEBACK_LIMIT: Final = 8000  # characters, of the end
@@ -104,7 +110,7 @@ class Scheduler(Service):
         reroute: Reroute | None = None,
     ) -> None:
         self._spool = spool
-        self._agents: dict[str, IDeliveryAgent] = {EXPIRED: ExpiredAgent()}
+        self._agents: dict[str, IDeliveryAgent] = {EXPIRED: ExpiredAgent(), REDISTRIBUTED: ListAgent()}
         self._agents.update({agent.name: agent for agent in agents})
         self._router = router
         self._reroute = reroute or self._rerouted
@@ -145,6 +151,7 @@ class Scheduler(Service):
         self._timer: IDelayedCall | None = None
         self._earliest = math.inf  # while the spool is being asked for the times: the earliest that is known
         self._scanning = False
+        self._latest = clock.seconds()  # that was seen
         self._is_rerouted = False
         self._runs = Tasks()
         self._others = Tasks()
@@ -214,7 +221,9 @@ class Scheduler(Service):
     def is_busy(self, destination: Destination) -> bool:
         """Whether something is under way there, or will be in a moment; what rests after a failure is not."""
         queue = self._queues.get(destination)
-        return queue is not None and not queue.is_idle and (queue.runs > 0 or queue.is_up)
+        if queue is None or queue.is_idle:
+            return False
+        return queue.runs > len(queue.lingering) or (queue.is_up and (queue.has_work or not queue.runs))
 
     @property
     def is_at_rest(self) -> bool:
@@ -238,7 +247,7 @@ class Scheduler(Service):
                 call.cancel()
         self._looks.stop()
         for queue in self._queues.values():
-            queue.closed = True
+            queue.close()
         await self._end_runs()
         left: list[Delivery] = []
         for queue in self._queues.values():
@@ -327,15 +336,19 @@ class Scheduler(Service):
 
     def _attend(self, queue: ActiveQueue) -> None:
         """See to it that a queue with something to do gets its runs: now, after its rest, or when its rate allows."""
+        self._mind_clock()
         if not (queue.has_work and self.running):
             return
-        if not queue.is_up:
+        if queue.fails_due:
+            if queue.must_look:
+                self._looks.add(queue)
+        elif not queue.is_up:
             self._wake_at(queue.up_at)
         elif until := queue.paced_until:
             self._attend_at(queue, until)
         elif queue.must_look:
             self._looks.add(queue)
-        elif queue.runs_wanted():
+        elif queue.lingering or queue.runs_wanted():
             self._to_start[queue] = None
             if self._starting is None:
                 self._starting = self._clock.callLater(0, self._start_runs)
@@ -361,6 +374,8 @@ class Scheduler(Service):
         self._starting = None
         queues, self._to_start = self._to_start, {}
         for queue in queues:
+            if queue.lingering:
+                queue.wake_lingering()
             wanted = queue.runs_wanted()
             while wanted:
                 permits = queue.begin_run()
@@ -370,8 +385,6 @@ class Scheduler(Service):
                     break  # those before have taken what there was
             if queue.paced_until:
                 self._attend(queue)  # another one has used up the rate for all
-        if self._timer is not None and self._timer.getTime() - self._clock.seconds() > 2 * _LONGEST_SLEEP:
-            self._timer.reset(self._granularity)  # the clock was set back
 
     async def _run(self, queue: ActiveQueue, permits: int) -> None:
         run = QueueRun(queue, self._clock, permits)
@@ -393,6 +406,19 @@ class Scheduler(Service):
             queue.fail(Outcome(Result.DEFERRED, _LOCAL_ERROR, "Local error in delivery"), (), run)
 
     # ------------------------------------------------------------------------------------------ timer
+
+    def _mind_clock(self) -> None:
+        """Where the clock was set back, have all that waits for a time look at it again."""
+        before, self._latest = self._latest, max(self._clock.seconds(), self._latest)
+        if self._clock.seconds() >= before - _SET_BACK:
+            return
+        self._latest = self._clock.seconds()
+        for call, delay in ((self._timer, self._granularity), (self._starting, 0.0), (self._pacer, 0.0)):
+            if call is not None and call.active():
+                call.reset(delay)
+        self._settlements.mind_clock()
+        for queue in list(self._queues.values()):
+            queue.lingering.end()
 
     def _wake_at(self, when: float) -> None:
         """Look into the spool at that time, at the latest."""
@@ -431,19 +457,34 @@ class Scheduler(Service):
     async def _find_due(self) -> None:
         if not self._is_rerouted:
             # The spool's destinations are those of the configuration of then.
-            await self._spool.reroute(self._reroute)
+            try:
+                await self._spool.reroute(self._reroute)
+            except SpoolError:
+                raise
+            except Exception:  # noqa: BLE001 - mail that goes its old way is better than none
+                self._log.failure("what waits goes where it was to go before")
             self._is_rerouted = True
+        begun = self._clock.seconds()
         waiting = await self._spool.destinations()
         now = self._clock.seconds()
-        for destination, due in waiting:
-            if due > now:
-                self._earliest = min(self._earliest, due)
-            elif destination.agent != HOLD and self.running:
-                self._queue(destination).claimable = True
+        most = _MOST_AT_ONCE if len(self._queues) < _MAX_QUEUES else _MOST_IN_A_TURN
+        due, earliest, are_all = longest_due(waiting, now, most, self._is_known_due)
+        pause = math.inf if are_all else min(max((now - begun) / _SEARCH_SHARE, 1.0), _SPOOL_PAUSE)
+        self._earliest = min(self._earliest, earliest, now + pause)
+        for number, destination in enumerate(due):
+            if number and number % _MOST_IN_A_TURN == 0:
+                await deferLater(self._clock, 0)
+            if not self.running:
+                return
+            self._queue(destination).claimable = True
+
+    def _is_known_due(self, destination: Destination) -> bool:
+        queue = self._queues.get(destination)
+        return destination.agent == HOLD if queue is None else queue.claimable
 
     def _rerouted(self, address: Address, present: Destination, sender: Address | None) -> Destination:
         destination = self._router.destination(address, sender)
-        kept = present.agent == EXPIRED or (present.agent == HOLD and destination.agent == RELAY)
+        kept = present.agent in (EXPIRED, REDISTRIBUTED) or (present.agent == HOLD and destination.agent == RELAY)
         return present if kept else destination
 
     def _forget(self, *, in_haste: bool = False) -> None:

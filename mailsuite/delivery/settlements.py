@@ -1,50 +1,45 @@
-"""Settlements: what became of deliveries, judged, reported and written down in groups.
+"""Settlements: what became of deliveries, judged, reported and written down.
 
 An agent says what happened in one attempt. Here it is decided what follows: a deferred recipient gets its next
-attempt, or is given up when its time is over; whoever wants to hear of it gets a report. Then all that has come
-together goes to the spool in one call, while the next group does. A spool that fails is asked again until it works:
-what it has not written down stays under its lease, nothing is lost, and `is_behind` keeps more from being taken.
+attempt, or is given up when its time is over; whoever wants to hear of it gets a report (`reporting`). Then it goes to
+the spool (`writing`). Where the spool cannot keep up, `is_behind` keeps more from being taken.
 
 Who has got a message is written down at once, whatever becomes of the other recipients: a crash must not send it twice.
 What has failed, or is late, and is to be reported waits a while for more of the same message (`gathering`).
-Reports are composed one in each turn of the reactor: a queue that expires whole does not stall it. Where one cannot be
-made now, what has failed is tried again, and fails again later; what was delivered stays delivered, and nobody is told.
+Where a report cannot be made now, it is the report that is made later, and nothing is sent again: who has failed stays
+in the queue for that alone (`Settlement.unreported`), until the message would have expired and its bounce too; then
+the report is dropped. What was delivered stays delivered, and what was late is told at the next attempt.
 
 What is deferred under `hold` stays held: how long is the business of who holds it, not of the retry schedule.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from itertools import chain
-from typing import Any, Final
+from typing import Final
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from mailsuite.delivery.bounces import Bounces
 from mailsuite.delivery.gathering import Case, Gathering, Part
 from mailsuite.delivery.pacing import DestinationRules
-from mailsuite.delivery.retry import RetrySchedule, deadline_of, is_greylisting, span
-from mailsuite.delivery.tasks import Tasks
-from mailsuite.interfaces import DirectoryUnavailable, ISpool, SpoolError
+from mailsuite.delivery.reporting import Composed, Reporting
+from mailsuite.delivery.retry import RetrySchedule, deadline_of, is_greylisting, notice_of, span
+from mailsuite.delivery.writing import Writing
+from mailsuite.interfaces import ISpool, SpoolError
 from mailsuite.mail import steps
 from mailsuite.mail.history import Event
-from mailsuite.mail.options import ByMode
 from mailsuite.mail.plain import plain
 from mailsuite.mail.queue import Delivery, Message, Outcome, Recipient, Report, Result, Settlement
 from mailsuite.mail.reports import Reported
-from mailsuite.mail.route import HOLD
+from mailsuite.mail.route import EXPIRED, HOLD
+from mailsuite.mail.selection import QueuedRecipient, QueueState, Selection
 from mailsuite.mail.status import EnhancedStatus
 
-_MAX_GROUP: Final = 500
 _MAX_BEHIND: Final = 2000  # settlements that wait; more than that, and nothing new is taken from the spool
-_FIRST_PAUSE: Final = 1.0  # seconds before a spool that failed is asked again; doubled each time
-_LONGEST_PAUSE: Final = 30.0
 _EXPIRED: Final = EnhancedStatus(4, 4, 7)
 _TOO_LATE: Final = EnhancedStatus(5, 4, 7)
 _GONE: Final = (Result.DELIVERED, Result.RELAYED)
@@ -77,26 +72,24 @@ class Settlements:
         self._chance = chance
         self._deferred = deferred
         self._caught_up = caught_up
-        # What is in one tuple is written down in one transaction.
-        self._pending: list[tuple[Settlement, ...]] = []
+        self._writing = Writing(spool, clock, self._wrote)
         self._gathering = Gathering(clock, bounces.settings.gather, self._close)
-        self._unreported: deque[Case] = deque()
-        self._tasks = Tasks()
+        self._reporting = Reporting(clock, self._compose, self._reported)
         self._abandoned = False
-        self._writing = False
-        self._reporting = False
-        self._failing = False
+        self._was_behind = False
         self._waiters: list[Deferred[None]] = []
 
     @property
     def is_behind(self) -> bool:
         """Whether nothing new should be taken: the spool fails, or cannot keep up."""
-        return self._failing or len(self._pending) + len(self._unreported) > _MAX_BEHIND
+        behind = self._writing.is_failing or len(self._writing) + len(self._reporting) > _MAX_BEHIND
+        self._was_behind |= behind
+        return behind
 
     @property
     def is_idle(self) -> bool:
         """Whether all that was settled is written down."""
-        return not (self._pending or self._unreported or self._gathering or self._writing or self._reporting)
+        return self._writing.is_idle and not (self._reporting or self._gathering)
 
     def add(
         self,
@@ -116,7 +109,7 @@ class Settlements:
         now = self._clock.seconds()
         if _is_plain(delivery, outcomes):
             step = steps.attempt(delivery, outcomes, now, seconds)
-            self._put((Settlement(delivery, outcomes, events=(step, *events)),))
+            self._writing.put((Settlement(delivery, outcomes, events=(step, *events)),))
             return
         # One for all recipients: those that are deferred together come back together, for one transaction.
         chance = self._chance()
@@ -138,11 +131,16 @@ class Settlements:
             self._waiters.append(waiter)
         return waiter
 
+    def mind_clock(self) -> None:
+        """The clock was set back: what waits for a time is not to wait for longer."""
+        self._gathering.mind_clock()
+
     def abandon(self) -> None:
         """Stop, even while the spool fails. What is not written down is found again when the spool is opened."""
         self._abandoned = True
         self._gathering.forget()
-        self._tasks.cancel()
+        self._reporting.abandon()
+        self._writing.abandon()
         self._tell_waiters()
 
     # ---------------------------------------------------------------------------------------- judging
@@ -158,6 +156,8 @@ class Settlements:
         chance: float,
     ) -> Outcome:
         message = delivery.message
+        if recipient.failure is not None and outcome.result is Result.FAILED:
+            return recipient.failure  # nothing was tried: only its report is missing
         if outcome.result is Result.DEFERRED and delivery.destination.agent != HOLD:
             at = retry.next_attempt(message, recipient.attempts, now, chance, greylisted=is_greylisting(outcome))
             if at is None:
@@ -177,14 +177,15 @@ class Settlements:
                 result=outcome.result.value,
                 status=str(outcome.status),
                 remote=f"{outcome.remote}: " if outcome.remote else "",
-                text=plain(outcome.text),
+                text=plain(_said(outcome)),
             )
         return outcome
 
     def _sort(self, part: Part, retry: RetrySchedule) -> None:
         """What is reported of a delivery takes its way to a report, the rest is written down."""
         delivery = part.delivery
-        is_late = delivery.destination.agent != HOLD and _is_late(delivery.message, retry, part.at)
+        late_at = None if delivery.destination.agent == HOLD else retry.late_at(delivery.message)
+        is_late = late_at is not None and late_at <= part.at
         succeeded: list[int] = []
         to_gather: list[int] = []
         for number, (recipient, outcome) in enumerate(zip(delivery.recipients, part.outcomes, strict=True)):
@@ -196,10 +197,11 @@ class Settlements:
         rest = [number for number in range(len(delivery.recipients)) if number not in told]
         # Whichever goes first takes the events along.
         if rest:
-            self._put((self._settlement(_some(part, rest)),))
+            self._writing.put((self._settlement(_some(part, rest)),))
             part = part._replace(events=())
         if succeeded:
-            self._close(Case.of(_some(part, succeeded), self._bounces.excerpt(delivery.message)))
+            case = Case.of(_some(part, succeeded), self._bounces.excerpt(delivery.message))
+            self._reporting.add(case, succeeded=True)
             part = part._replace(events=())
         if to_gather:
             self._gathering.add(_some(part, to_gather), self._bounces.excerpt(delivery.message))
@@ -208,133 +210,90 @@ class Settlements:
         for outcome in part.outcomes:
             if outcome.next_attempt is not None:
                 self._deferred(outcome.next_attempt)
-        step = steps.attempt(part.delivery, part.outcomes, part.at, part.seconds)
-        return Settlement(part.delivery, part.outcomes, reports, delay_told, (step, *part.events))
+        return Settlement(part.delivery, part.outcomes, reports, delay_told, _events(part))
 
-    # ---------------------------------------------------------------------------------------- writing
-
-    def _put(self, together: tuple[Settlement, ...]) -> None:
-        self._pending.append(together)
-        if not self._writing:
-            self._writing = True
-            # The rest of this turn's settlements join it.
-            self._clock.callLater(0, self._start, self._write)
-
-    def _start(self, loop: Callable[[], Coroutine[Deferred[Any], Any, None]]) -> None:
-        if not self._abandoned:
-            self._tasks.start(loop(), "settling")
-
-    async def _write(self) -> None:
-        pause, singly = _FIRST_PAUSE, 0
-        while self._pending:
-            taken = self._pending[: 1 if singly else _MAX_GROUP]
-            group = list(chain.from_iterable(taken))
-            try:
-                await self._spool.settle(group)
-            except SpoolError as error:
-                self._failing = True
-                count = len(self._pending)
-                self._log.error("the spool failed, {count} settlements wait: {error}", count=count, error=str(error))
-                await deferLater(self._clock, pause)
-                pause = min(pause * 2, _LONGEST_PAUSE)
-                continue
-            except CancelledError:
-                raise
-            except Exception:  # noqa: BLE001 - a defect, ours or the spool's: find the one that it hangs on
-                if len(taken) > 1:
-                    singly = len(taken)
-                    continue
-                queue_id = group[0].delivery.message.queue_id
-                self._log.failure("{queue_id}: cannot be settled, stays under lease", queue_id=queue_id)
-            else:
-                self._log_gone(group)
-            pause, singly = _FIRST_PAUSE, max(singly - 1, 0)
-            was_behind, self._failing = self.is_behind, False
-            del self._pending[: len(taken)]
-            if was_behind and not self.is_behind:
-                self._caught_up()
-        self._writing = False
+    def _wrote(self) -> None:
+        was_behind = self._was_behind
+        self._was_behind = False
+        if was_behind and not self.is_behind:
+            self._caught_up()
         self._tell_idle()
-
-    def _log_gone(self, group: Sequence[Settlement]) -> None:
-        """Say who has got what. A group is one event of the log: an event for each recipient would cost too much."""
-        lines = [
-            plain(
-                f"{settled.delivery.message.queue_id}: to=<{recipient.address}> {outcome.result.value} {outcome.status}"
-                + (f" {outcome.remote}: {outcome.text}" if outcome.remote else "")
-            )
-            for settled in group
-            for recipient, outcome in zip(settled.delivery.recipients, settled.outcomes, strict=True)
-            if outcome.result in _GONE
-        ]
-        if lines:
-            self._log.info("{lines}", lines="\n".join(lines))
 
     # -------------------------------------------------------------------------------------- reporting
 
     def _close(self, case: Case) -> None:
-        self._unreported.append(case)
-        if not self._reporting:
-            self._reporting = True
-            self._clock.callLater(0, self._start, self._report)
+        self._reporting.add(case, succeeded=False)
 
-    async def _report(self) -> None:
-        while self._unreported:
-            case = self._unreported[0]
-            together = await self._reported(case)
-            self._unreported.popleft()
-            self._put(together)
-            if self._unreported:
-                await deferLater(self._clock, 0)
-        self._reporting = False
-        self._tell_idle()
+    async def _compose(self, case: Case) -> Composed:
+        queued = await self._queued(case)
+        told = self._told(case, queued)
+        return await self._bounces.compose(case, told, self._clock.seconds(), others=_waiting(queued))
 
-    async def _reported(self, case: Case) -> tuple[Settlement, ...]:
-        """All of a case with its report, to be written down together."""
-        queue_id = case.message.queue_id
-        now = self._clock.seconds()
+    async def _queued(self, case: Case) -> Sequence[QueuedRecipient]:
+        """How it stands with all recipients of the message; none where that cannot be told."""
         try:
-            composed = await self._bounces.compose(case, self._told(case), now)
-        except CancelledError:
-            raise
-        except DirectoryUnavailable as error:
-            self._log.error("{queue_id}: no report yet: {error}", queue_id=queue_id, error=str(error))
-        except Exception:  # noqa: BLE001 - whatever it is, the sender must learn of the failure one day
-            self._log.failure("{queue_id}: no report yet", queue_id=queue_id)
-        else:
-            first, *others = case.parts
-            reports: tuple[Report, ...] = ()
-            if composed is not None:
-                report, step = composed
-                reports, first = (report,), first._replace(events=(*first.events, step))
-            return (
-                self._settlement(first, reports, _late_keys(first)),
+            found = await self._spool.select(Selection((case.message.queue_id,)), 1)
+        except SpoolError as error:
+            queue_id = case.message.queue_id
+            self._log.error("{queue_id}: its report tells less: {error}", queue_id=queue_id, error=str(error))
+            return ()
+        return [recipient for message in found for recipient in message.recipients]
+
+    def _reported(self, case: Case, composed: Composed | str) -> None:
+        """Write all of a case down with its report, together."""
+        if isinstance(composed, str):
+            self._writing.put(tuple(self._without_report(case, part, composed) for part in case.parts))
+            return
+        first, *others = case.parts
+        report, step = composed
+        first = first._replace(events=(*first.events, step))
+        self._writing.put(
+            (
+                self._settlement(first, () if report is None else (report,), _late_keys(first)),
                 *(self._settlement(part, (), _late_keys(part)) for part in others),
             )
-        return tuple(self._settlement(self._put_off(part, now)) for part in case.parts)
+        )
 
-    def _told(self, case: Case) -> Sequence[Reported]:
+    def _told(self, case: Case, queued: Sequence[QueuedRecipient]) -> Sequence[Reported]:
+        before = {one.address: _last_error(one) for one in queued}
         return [
-            Reported(recipient, outcome, part.at, self._rules.retry(part.delivery.destination).expires(case.message))
+            Reported(
+                recipient,
+                _past_notice(case.message, outcome, part.at),
+                part.at,
+                self._rules.retry(part.delivery.destination).expires(case.message),
+                before.get(recipient.address) if recipient.expired else None,
+            )
             for part in case.parts
             for recipient, outcome in zip(part.delivery.recipients, part.outcomes, strict=True)
         ]
 
-    def _put_off(self, part: Part, now: float) -> Part:
-        """Have what has failed tried again, and fail again, later."""
+    def _without_report(self, case: Case, part: Part, why: str) -> Settlement:
+        """Keep what has failed for a later report, where there is still time for one."""
+        now = self._clock.seconds()
         retry, chance = self._rules.retry(part.delivery.destination), self._chance()
-        outcomes = [
-            replace(
-                outcome,
-                result=Result.DEFERRED,
-                status=outcome.status.of_class(4),
-                next_attempt=now + retry.interval(recipient.attempts, chance),
-            )
-            if outcome.result is Result.FAILED
-            else outcome
-            for recipient, outcome in zip(part.delivery.recipients, part.outcomes, strict=True)
-        ]
-        return part._replace(outcomes=outcomes)
+        is_held = part.delivery.destination.agent == HOLD  # whoever holds it will come to it again
+        is_over = not is_held and now >= retry.expires(case.message) + retry.bounce_lifetime
+        outcomes = list(part.outcomes)
+        kept: list[int] = []
+        for number, (recipient, outcome) in enumerate(zip(part.delivery.recipients, outcomes, strict=True)):
+            if outcome.result is Result.FAILED and not is_over:
+                again = now + retry.interval(recipient.attempts, chance)
+                outcomes[number] = replace(outcome, result=Result.DEFERRED, next_attempt=again)
+                if not is_held:
+                    kept.append(recipient.key)
+        is_late = any(outcome.result is Result.DEFERRED for outcome in outcomes)
+        events = _events(part)
+        if not (kept or is_late):
+            queue_id = case.message.queue_id
+            self._log.error("{queue_id}: its report is dropped: {why}", queue_id=queue_id, why=plain(why))
+        if not any(recipient.failure for recipient in part.delivery.recipients) or not kept:
+            word = steps.PUT_OFF if kept or is_late else steps.DROPPED
+            events = (*events, self._bounces.untold(case, part.outcomes, word, why, now))
+        for outcome in outcomes:
+            if outcome.next_attempt is not None:
+                self._deferred(outcome.next_attempt)
+        return Settlement(part.delivery, outcomes, events=events, unreported=kept)
 
     def _tell_idle(self) -> None:
         if self.is_idle:
@@ -344,6 +303,13 @@ class Settlements:
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             waiter.callback(None)
+
+
+def _events(part: Part) -> tuple[Event, ...]:
+    """What the history has of a part; no attempt where none was made."""
+    if any(recipient.failure for recipient in part.delivery.recipients):
+        return tuple(part.events)
+    return (steps.attempt(part.delivery, part.outcomes, part.at, part.seconds), *part.events)
 
 
 def _is_plain(delivery: Delivery, outcomes: Sequence[Outcome]) -> bool:
@@ -356,18 +322,39 @@ def _is_plain(delivery: Delivery, outcomes: Sequence[Outcome]) -> bool:
     return True
 
 
-def _is_late(message: Message, retry: RetrySchedule, now: float) -> bool:
-    """Whether the sender should know by now that a message has not arrived yet (RFC 3461 section 5.2.5)."""
-    options = message.envelope.options
-    if options.by_mode is ByMode.NOTIFY and options.deliver_by is not None and options.deliver_by <= now:
-        return True  # RFC 2852 section 4.1.3
-    begins = message.arrived if options.hold_until is None else max(message.arrived, options.hold_until)
-    return retry.delay_report > 0 and now - begins >= retry.delay_report
-
-
 def _late_keys(part: Part) -> Sequence[int]:
     pairs = zip(part.delivery.recipients, part.outcomes, strict=True)
     return [recipient.key for recipient, outcome in pairs if outcome.result is Result.DEFERRED]
+
+
+def _waiting(queued: Sequence[QueuedRecipient]) -> int:
+    """How many of these are still to be tried: neither under way, nor to be returned."""
+    states = (QueueState.WAITING, QueueState.DUE)
+    return sum(one.state in states and one.destination.agent != EXPIRED for one in queued)
+
+
+def _last_error(one: QueuedRecipient) -> str | None:
+    if one.last_text is None:
+        return None
+    return " ".join(filter(None, (f"{one.last_remote}:" if one.last_remote else "", one.last_status, one.last_text)))
+
+
+def _said(outcome: Outcome) -> str:
+    """What happened, for the log: in our words, with the reply's code where there was one."""
+    reply, text = outcome.reply, outcome.text
+    if reply is None:
+        return text
+    if reply.text and reply.text in text:
+        return text.replace(reply.text, str(reply), 1)
+    return f"{text} ({reply})"
+
+
+def _past_notice(message: Message, outcome: Outcome, at: float) -> Outcome:
+    """The outcome as its report names it: by a status of its own where the time is over that the sender has set."""
+    notice = notice_of(message)
+    if outcome.result is not Result.DEFERRED or notice is None or at < notice:
+        return outcome
+    return replace(outcome, status=_EXPIRED)  # RFC 2852 section 4.1.3: 4.4.7
 
 
 def _some(part: Part, numbers: Sequence[int]) -> Part:

@@ -1,12 +1,14 @@
-"""Agents that the scheduler has by itself: for agents that are missing, and for mail that is given up."""
+"""Agents that the scheduler has by itself: for agents that are missing, mail that is given up, and lists' reports."""
 
 from __future__ import annotations
+
+from typing import Final
 
 from zope.interface import implementer
 
 from mailsuite.interfaces import IDeliveryAgent, IQueueRun
 from mailsuite.mail.queue import Outcome, Result
-from mailsuite.mail.route import EXPIRED
+from mailsuite.mail.route import EXPIRED, REDISTRIBUTED
 from mailsuite.mail.status import EnhancedStatus
 
 
@@ -36,3 +38,23 @@ class ExpiredAgent:
     async def deliver(self, run: IQueueRun) -> None:
         while await run.batch(1):
             pass
+
+
+# RFC 3461 section 5.2.7.1: for the original message this is final delivery.
+TAKEN_OVER: Final = Outcome(
+    Result.DELIVERED, EnhancedStatus(2, 1, 5), "The mailing list has accepted the message and sends it to its members"
+)
+
+
+@implementer(IDeliveryAgent)
+class ListAgent:
+    """Serves what stands for a list in the queue, beside its members: that the list has it is all there is to say."""
+
+    name = REDISTRIBUTED
+    concurrency = 1
+    batch = 100
+
+    async def deliver(self, run: IQueueRun) -> None:
+        while batch := await run.batch(self.batch):
+            for delivery in batch:
+                run.settle(delivery, [TAKEN_OVER] * len(delivery.recipients))

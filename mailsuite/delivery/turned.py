@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from zope.interface import implementer
 
+from mailsuite.delivery.router import Router
 from mailsuite.delivery.routes import Routes
 from mailsuite.interfaces import IRouter, Refused
 from mailsuite.mail import replies
@@ -24,31 +25,35 @@ from mailsuite.mail.session import Identity
 class TurnedRouter:
     """Takes mail for what is ours: local domains, those that are held here, and those with a route of their own."""
 
-    def __init__(self, router: IRouter, routes: Routes) -> None:
+    def __init__(self, router: Router, routes: Routes) -> None:
         self._router = router
         self._routes = routes
 
     async def resolve(
-        self, recipient: Address, submitter: Identity | None, *, trusted: bool, sender: Address | None = None
+        self,
+        recipient: Address,
+        submitter: Identity | None,
+        *,
+        trusted: bool,
+        sender: Address | None = None,
+        is_report: bool = False,
     ) -> Sequence[Target]:
         """See `IRouter`. Relaying onward is permitted to the provider, whatever `trusted` says of its address."""
-        del trusted
+        del is_report  # none comes this way
+        del submitter, trusted
         if not self._is_ours(recipient, sender):
             raise Refused(replies.NOT_OUR_DOMAIN)
-        targets: Sequence[Target] = await self._router.resolve(recipient, submitter, trusted=True, sender=sender)
-        return targets
+        return await self._router.resolve_for_provider(recipient, sender)
 
     def destination(self, address: Address, sender: Address | None = None) -> Destination:
-        destination: Destination = self._router.destination(address, sender)
-        return destination
+        return self._router.destination(address, sender)
 
     def explain(self, address: Address, sender: Address | None = None) -> Sequence[str]:
-        sentences: Sequence[str] = self._router.explain(address, sender)
-        return sentences
+        return self._router.explain(address, sender)
 
     def _is_ours(self, address: Address, sender: Address | None) -> bool:
         destination = self.destination(address, sender)
         if destination.agent == HOLD or destination != self._routes.destination(address, sender):
             return True  # it is held here, or local
-        route = self._routes.route(address, sender)
+        route = self._routes.route(address, sender, proven=False)
         return route is not None and route.is_specific

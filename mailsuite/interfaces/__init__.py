@@ -7,8 +7,15 @@ block the reactor's thread. Times are POSIX timestamps in seconds, sizes are oct
 
 from mailsuite.interfaces.accounts import IAuthenticator, IDirectory
 from mailsuite.interfaces.conversation import IConversation
-from mailsuite.interfaces.delivery import IAgentParts, IDeliveryAgent, IDeliveryAgentMaker, INextHops, IQueueRun
-from mailsuite.interfaces.errors import DirectoryUnavailable, Refused, SpoolError, SpoolFull, SpoolInUse
+from mailsuite.interfaces.delivery import (
+    IAgentParts,
+    IDeliveryAgent,
+    IDeliveryAgentMaker,
+    ILingeringRun,
+    INextHops,
+    IQueueRun,
+)
+from mailsuite.interfaces.errors import DirectoryUnavailable, Refused, SpoolDown, SpoolError, SpoolFull, SpoolInUse
 from mailsuite.interfaces.on_demand import ICustomers, IOnDemand, ITurn
 from mailsuite.interfaces.routing import IQuota, IReservation, IRouter
 from mailsuite.interfaces.security import Barred, ITLSPolicies
@@ -25,6 +32,7 @@ __all__ = [
     "IDeliveryAgentMaker",
     "IDirectory",
     "IDraft",
+    "ILingeringRun",
     "INextHops",
     "IOnDemand",
     "IQueueRun",
@@ -36,6 +44,7 @@ __all__ = [
     "ITLSPolicies",
     "ITurn",
     "Refused",
+    "SpoolDown",
     "SpoolError",
     "SpoolFull",
     "SpoolInUse",

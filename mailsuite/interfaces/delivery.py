@@ -36,6 +36,20 @@ class IQueueRun(Interface):
         """
 
 
+class ILingeringRun(IQueueRun):
+    """A run that can say whether more is likely to come in a moment, and wait for it."""
+
+    expects_more = Attribute(
+        "bool: whether mail has been coming so fast that a connection had better stay for a moment"
+    )
+
+    def more() -> Any:  # noqa: ANN401 - interfaces know nothing of Twisted
+        """A `Deferred[bool]`: fires with True when there may be more to take, or with False after a moment.
+
+        Whoever waits may fire it with False, or cancel it.
+        """
+
+
 class IDeliveryAgent(Interface):
     """Delivers, as a plugin: found by `twisted.plugin` under `IDeliveryAgentMaker`, or given to the service by hand."""
 

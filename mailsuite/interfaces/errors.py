@@ -17,7 +17,11 @@ class SpoolError(Exception):
     """The spool cannot do what was asked, now. Peers are told 451 4.3.0."""
 
 
-class SpoolFull(SpoolError):
+class SpoolDown(SpoolError):
+    """Nothing can be written now, whatever it is: the disk fails, or the database cannot be reached."""
+
+
+class SpoolFull(SpoolDown):
     """There is no room on the disk. Peers are told 452 4.3.1."""
 
 

@@ -15,12 +15,18 @@ class IRouter(Interface):
     """Knows where a recipient's mail goes."""
 
     def resolve(
-        recipient: Address, submitter: Identity | None, *, trusted: bool, sender: Address | None = None
+        recipient: Address,
+        submitter: Identity | None,
+        *,
+        trusted: bool,
+        sender: Address | None = None,
+        is_report: bool = False,
     ) -> Awaitable[Sequence[Target]]:
         """The targets of one recipient, aliases expanded.
 
         `submitter` is the authenticated account, `trusted` says that the peer's address may relay, `sender` is the
-        reverse-path (None: the null one), which routes may look at. Raises
+        reverse-path (None: the null one), which routes may look at. `is_report`: a report of our own is on its way;
+        nobody far away is asked, and no command, whether the recipient exists. Raises
         `Refused` for an unknown local user (550 5.1.1), for relaying by strangers (550 5.7.1), for an alias that
         leads back to itself (550 5.4.6).
         """

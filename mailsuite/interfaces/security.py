@@ -8,6 +8,7 @@ from zope.interface import Interface
 
 from mailsuite.mail.route import NextHop
 from mailsuite.mail.tls_policy import TLSFailureKind, TLSPolicy, TLSResult
+from mailsuite.mail.visible import visible
 
 
 class Barred(Exception):
@@ -17,7 +18,7 @@ class Barred(Exception):
     """
 
     def __init__(self, text: str, failure: TLSFailureKind, *, temporary: bool = True) -> None:
-        super().__init__(text)
+        super().__init__(visible(text))
         self.failure = failure
         self.temporary = temporary
 

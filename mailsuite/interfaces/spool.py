@@ -13,7 +13,7 @@ from mailsuite.mail.history import Event, EventKind
 from mailsuite.mail.origin import Origin
 from mailsuite.mail.queue import Delivery, HeldMail, Message, Settlement
 from mailsuite.mail.route import Destination, Target
-from mailsuite.mail.selection import DestinationLoad, Managed, QueueAction, QueuedMessage, Selection
+from mailsuite.mail.selection import DestinationLoad, Managed, Met, QueueAction, QueuedMessage, Selection
 
 
 class IDraft(Interface):
@@ -119,6 +119,12 @@ class ISpool(Interface):
 
     def select(selection: Selection, limit: int, *, after: str = "") -> Awaitable[Sequence[QueuedMessage]]:
         """What is queued and selected, by queue id: up to `limit` messages whose id comes after `after`."""
+
+    def leased(selection: Selection) -> Awaitable[Sequence[tuple[int, str]]]:
+        """The recipients that are selected and under lease: the key of each, for `Selection.keys`, and its queue id."""
+
+    def met(selection: Selection, *, addresses: bool = False) -> Awaitable[Met]:
+        """The destinations of what is selected; and, where that is asked, the addresses. Each of them once."""
 
     def loads(limit: int) -> Awaitable[Sequence[DestinationLoad]]:
         """How much there is for each destination, for the `limit` that have the most."""

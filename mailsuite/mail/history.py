@@ -17,7 +17,8 @@ class EventKind(StrEnum):
     # Of a message. `detail` is told in `mailsuite.mail.steps`.
     RECEIVED = "received"  # it was accepted, or composed by us; subject: the reverse-path
     ATTEMPT = "attempt"  # some of its recipients were tried; subject: the destination
-    REPORTED = "reported"  # a report on it was queued; subject: who gets it
+    REPORTED = "reported"  # a report on it was queued, put off, or dropped; subject: who gets it
+    ROUTED = "routed"  # some of its recipients go elsewhere from now on; subject: the new destination
     FAULT = "fault"  # a defect was met, and what was under way is on hold; the traceback is in the detail
     MANAGED = "managed"  # an operator did something with it; subject: the action
 

@@ -36,7 +36,8 @@ class Recipient:
     """One recipient that waits. `key` is the spool's own; `attempts` counts those that ended in a deferral.
 
     `reverse_path` and `options` are as in `mail.route.Target`. `delay_told`: the sender has had a report on the delay.
-    `expired`: an operator has said that its time is over; it is returned without another attempt.
+    `expired`: an operator has said that its time is over; it is returned without another attempt. `failure` is what it
+    came to where it has failed, and only its report is missing: then it is `expired` too.
     """
 
     key: int
@@ -47,6 +48,7 @@ class Recipient:
     reverse_path: Address | None = None
     delay_told: bool = False
     expired: bool = False
+    failure: Outcome | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +139,9 @@ class Settlement:
     `outcomes` are in the order of `delivery.recipients`. Delivered, relayed and failed recipients leave the queue,
     deferred ones are due again at their `next_attempt` and their attempts count up, held ones wait for an operator.
     `reports` are messages of our own (bounces) that enter the queue in the same transaction. `delay_told` are the keys
-    of recipients whose sender they tell of a delay. `events` are written down in it too.
+    of recipients whose sender they tell of a delay. `events` are written down in it too. `unreported` are the keys of
+    recipients that have failed and stay for their report: their outcomes say deferred, and what else they came to; at
+    `next_attempt` they come back with that as their `failure`, `expired`, so that no agent sees them.
     """
 
     delivery: Delivery
@@ -145,6 +149,7 @@ class Settlement:
     reports: Sequence[Report] = field(default_factory=tuple)
     delay_told: Sequence[int] = ()
     events: Sequence[Event] = ()
+    unreported: Sequence[int] = ()
 
 
 @dataclass(frozen=True, slots=True)

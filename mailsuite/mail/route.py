@@ -16,6 +16,9 @@ from mailsuite.mail.options import NO_WISHES, RecipientOptions
 MAILDIR = "maildir"
 RELAY = "relay"
 HOLD = "hold"
+REDISTRIBUTED = (
+    "redistributed"  # a list has taken it over, and its sender wants to hear of that; the name is the domain
+)
 EXPIRED = "expired"  # was held, and an operator has said that its time is over; the name is the domain
 
 
@@ -68,7 +71,7 @@ class NextHop:
     `username` and `password` authenticate us there, over TLS only; where there is a `password_file`, what stands there
     at the time is the password. `certificate` and `key` (PEM files) say who we are where the host asks for that;
     `source_address` is the IP address that connections leave from. `domain` is the domain whose MX has named the host;
-    it is empty where the configuration did.
+    it is empty where the configuration did; `preference` is what the MX says.
     """
 
     host: str
@@ -83,6 +86,7 @@ class NextHop:
     key: Path | None = None
     source_address: str | None = None
     domain: str = ""
+    preference: int = 0
 
     def __repr__(self) -> str:
         return (

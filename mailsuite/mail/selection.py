@@ -39,7 +39,8 @@ class Selection:
     `sender` and `recipient` are addresses or parts of one, with `*` for anything, whatever the case; `sender` "<>" is
     the null reverse-path. `domain` is the recipients' (a domain key; `.example.org` for those below). `older_than` and
     `younger_than` are seconds since the arrival, `larger_than` and `smaller_than` octets. `error` stands somewhere in
-    what the last attempt came to, whatever the case.
+    what the last attempt came to, whatever the case. `keys` are recipients, as `ISpool.leased` names them; None is for
+    any.
     """
 
     ids: tuple[str, ...] = ()
@@ -53,6 +54,7 @@ class Selection:
     larger_than: int | None = None
     smaller_than: int | None = None
     error: str | None = None
+    keys: tuple[int, ...] | None = None
 
     @property
     def is_everything(self) -> bool:
@@ -108,6 +110,14 @@ class DestinationLoad:
 
 AGE_STEPS = (300.0, 3600.0, 6 * 3600.0, 86400.0, 5 * 86400.0)
 """Seconds: messages up to each age, and in the end those that are older."""
+
+
+@dataclass(frozen=True, slots=True)
+class Met:
+    """Where recipients go, and who they are."""
+
+    destinations: frozenset[Destination]
+    addresses: frozenset[Address] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

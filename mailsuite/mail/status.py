@@ -29,7 +29,7 @@ class EnhancedStatus(NamedTuple):
 
     def of_class(self, class_: int) -> EnhancedStatus:
         """The same subject and detail under another class (2, 4 or 5)."""
-        return self._replace(class_=class_)
+        return self if self.class_ == class_ else EnhancedStatus(class_, self.subject, self.detail)
 
     @classmethod
     def parse(cls, text: str) -> EnhancedStatus | None:

@@ -5,7 +5,9 @@
 a report: the queue id of what it is on).
 `ATTEMPT`: `seconds`, `host`, `address`, `port`, `tls`, `cipher`, `policy`, and `outcomes`: a list of tables with
 `recipient`, `result`, `status`, `text`, `reply` and `next_attempt`.
-`REPORTED`: `report` (its queue id), `why` ("failed", "delayed", "delivered", "relayed"). `MANAGED`: `recipients`, `by`.
+`REPORTED`: `report` (its queue id), `why` ("failed", "delayed", "delivered", "relayed"); or, where there is none,
+`why` ("put off", "dropped"), `of` (what it would have told) and `text`. `MANAGED`: `recipients`, `by`.
+`ROUTED`: `recipients`, `old` and `new` (destinations).
 What is empty or not known is left out.
 """
 
@@ -56,6 +58,26 @@ def attempt(delivery: Delivery, outcomes: Sequence[Outcome], now: float, seconds
 def reported(message: Message, reader: Address, why: Result, now: float) -> Event:
     """A report on a message is queued with this; the spool adds its queue id. `why` is the gravest that it tells."""
     return Event(now, EventKind.REPORTED, str(reader), message.queue_id, {"why": why.value})
+
+
+PUT_OFF = "put off"
+DROPPED = "dropped"
+
+
+def untold(message: Message, reader: Address, why: str, of: Result, text: str, now: float) -> Event:
+    """There is no report, for now (`PUT_OFF`) or for ever (`DROPPED`); `text` says why not."""
+    detail = {"why": why, "of": of.value, "text": text[:TEXT_LIMIT]}
+    return Event(now, EventKind.REPORTED, str(reader), message.queue_id, detail)
+
+
+def is_untold(event: Event) -> bool:
+    """Whether an event tells that there is no report."""
+    return event.kind is EventKind.REPORTED and event.detail.get("why") in (PUT_OFF, DROPPED)
+
+
+def routed(queue_id: str, addresses: Sequence[str], old: str, new: str, now: float) -> Event:
+    """Recipients go to another destination from now on."""
+    return Event(now, EventKind.ROUTED, new, queue_id, {"recipients": list(addresses), "old": old, "new": new})
 
 
 class AttemptDetail(Mapping[str, Any]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import Final
 
@@ -29,6 +30,7 @@ def counting_key(host: str) -> str:
     return host
 
 
+@lru_cache(maxsize=4096)
 def parse_address(host: str) -> IPv4Address | IPv6Address | None:
     """The address that `host` spells (without its zone), IPv4 where it is mapped into IPv6; None for a name."""
     try:

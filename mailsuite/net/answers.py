@@ -41,7 +41,7 @@ class Answers(Generic[T]):
     def __init__(self, clock: IReactorTime, most: int = 10_000) -> None:
         self._clock = clock
         self._most = most
-        self._kept: OrderedDict[Hashable, tuple[float, Known[T]]] = OrderedDict()
+        self._kept: OrderedDict[Hashable, tuple[float, Known[T]]] = OrderedDict()  # since when
         self._under_way: dict[Hashable, _Question[T]] = {}
 
     async def get(self, key: Hashable, ask: Callable[[], Coroutine[Deferred[Any], Any, Known[T]]]) -> T:
@@ -49,12 +49,9 @@ class Answers(Generic[T]):
 
         Whoever is cancelled stops waiting; with the last of them the question ends.
         """
-        kept = self._kept.get(key)
+        kept = self.kept(key)
         if kept is not None:
-            if self._clock.seconds() < kept[0]:
-                self._kept.move_to_end(key)
-                return _told(kept[1])
-            del self._kept[key]
+            return _told(kept)
         question = self._under_way.get(key)
         waiter: Deferred[Known[T]] = Deferred()
         if question is None:
@@ -72,6 +69,18 @@ class Answers(Generic[T]):
                     self._forget(key, question)
                     question.asked.cancel()
             raise
+
+    def kept(self, key: Hashable) -> Known[T] | None:
+        """The answer to a question, where it is kept and still holds."""
+        kept = self._kept.get(key)
+        if kept is None:
+            return None
+        # It is not known how old an answer is from a time that is still to come: the clock was set back.
+        if 0 <= self._clock.seconds() - kept[0] < min(kept[1].ttl, _LONGEST):
+            self._kept.move_to_end(key)
+            return kept[1]
+        del self._kept[key]
+        return None
 
     async def _ask(
         self, key: Hashable, question: _Question[T], ask: Callable[[], Coroutine[Deferred[Any], Any, Known[T]]]
@@ -95,7 +104,7 @@ class Answers(Generic[T]):
             del self._under_way[key]
 
     def _keep(self, key: Hashable, known: Known[T]) -> None:
-        self._kept[key] = (self._clock.seconds() + min(known.ttl, _LONGEST), known)
+        self._kept[key] = (self._clock.seconds(), known)
         self._kept.move_to_end(key)
         if len(self._kept) > self._most:
             self._kept.popitem(last=False)

@@ -1,10 +1,10 @@
 """The dialer: connects to a host and drives a pair of core and session there.
 
-A host is a name, an IP address, or the path of a Unix socket (it begins with `/`). Where it has several addresses they
-race (RFC 8305): each next attempt begins a moment after the one before, or when that has failed, and IPv4 and IPv6 take
-turns, so that a dead address costs a quarter of a second and not its time limit. The session is held on the first
-connection that comes about; the other attempts are broken off, and taken up again where TLS from the first octet then
-fails there.
+A host is a name, an IP address, or the `SocketPath` of a Unix socket; a name that looks like a path is none. Where it
+has several addresses they race (RFC 8305): each next attempt begins a moment after the one before, or when that has
+failed, and IPv4 and IPv6 take turns, so that a dead address costs a quarter of a second and not its time limit. The
+session is held on the first connection that comes about; the other attempts are broken off, and taken up again where
+TLS from the first octet then fails there.
 
 Known limits: both kinds of addresses are waited for before the race begins, its order is the resolver's, and the delay
 is one for all hosts.
@@ -51,6 +51,12 @@ ATTEMPT_DELAY: Final = 0.25  # seconds; RFC 8305 section 5
 _OURS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
 
 Failed = Callable[[str, str], object]
+
+
+class SocketPath(str):
+    """The path of a Unix socket. Whoever makes one has it from the configuration, never from the network."""
+
+    __slots__ = ()
 
 
 class ConnectFailed(Exception):
@@ -108,7 +114,7 @@ class Dialer:
 
         def connect(address: str, attempt: _Attempt) -> IConnector:
             seconds = self._timeouts.connect
-            if address.startswith("/"):
+            if isinstance(address, SocketPath):
                 connector: IConnector = IReactorUNIX(self._reactor).connectUNIX(address, attempt, seconds)
             else:
                 bind = None if source_address is None else (source_address, 0)
@@ -122,7 +128,7 @@ class Dialer:
         return await race.established
 
     async def _addresses(self, host: str) -> Sequence[str]:
-        if host.startswith("/") or self._resolver is None:
+        if isinstance(host, SocketPath) or self._resolver is None:
             return (host,)
         return await self._resolver.addresses(host)
 
@@ -132,7 +138,7 @@ def reachable(addresses: Sequence[str], source_address: str | None) -> Sequence[
     source = None if source_address is None else parse_address(source_address)
     if source is None:
         return addresses
-    return [one for one in addresses if one.startswith("/") or (":" in one) == (source.version == 6)]
+    return [one for one in addresses if isinstance(one, SocketPath) or (":" in one) == (source.version == 6)]
 
 
 def in_turns(addresses: Sequence[str]) -> Sequence[str]:
@@ -254,7 +260,7 @@ class _Race:
 
     def _note(self, attempt: _Attempt, why: str) -> None:
         address = attempt.address
-        where = address if address.startswith("/") else f"{address} port {self._port}"
+        where = address if isinstance(address, SocketPath) else f"{address} port {self._port}"
         self._failures.append(f"{where}: {why}")
 
 

@@ -51,9 +51,11 @@ class DnsExchange:
         finally:
             port.stopListening()
 
-    async def by_tcp(self, server: Server, question: bytes, accept: Accept[_T], seconds: float) -> _T:
-        """Ask by TCP (RFC 7766). Raises `NoAnswer`."""
-        asking = _Stream(question, accept)
+    async def by_tcp(
+        self, server: Server, question: bytes, accept: Accept[_T], seconds: float, *, longest: int = LARGEST
+    ) -> _T:
+        """Ask by TCP (RFC 7766), for an answer of so many octets at most. Raises `NoAnswer`."""
+        asking = _Stream(question, accept, longest)
         connector = IReactorTCP(self._reactor).connectTCP(server[0], server[1], _Once(asking), seconds)
         try:
             answer: _T = await self._within(seconds, asking.answered)
@@ -113,9 +115,9 @@ class _Stream(Int16StringReceiver):
     """Asks once it is connected; the first answer is the one (RFC 7766 section 8: with its length before it)."""
 
     noisy = False
-    MAX_LENGTH = LARGEST
 
-    def __init__(self, question: bytes, accept: Accept[Any]) -> None:
+    def __init__(self, question: bytes, accept: Accept[Any], longest: int) -> None:
+        self.MAX_LENGTH = longest
         self.answered: Deferred[Any] = Deferred()
         self._question = question
         self._accept = accept

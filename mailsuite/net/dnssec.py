@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
@@ -32,6 +33,7 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
 from mailsuite.mail.tls_policy import TLSA
+from mailsuite.mail.visible import visible
 from mailsuite.net.dns_exchange import DnsExchange, NoAnswer, Server
 from mailsuite.net.sharing import Shared
 
@@ -55,7 +57,7 @@ class LookupFailed(Exception):
     """A question has no answer now. `bogus` says that the resolver blames the signatures (RFC 8914)."""
 
     def __init__(self, name: str, kind: str, reason: str, *, bogus: bool = False) -> None:
-        super().__init__(f"{kind} of {name}: {reason}")
+        super().__init__(visible(f"{kind} of {name}: {reason}"))
         self.bogus = bogus
 
 
@@ -206,6 +208,7 @@ class Validation:
         return proved
 
 
+@lru_cache(maxsize=64)
 def is_loopback(address: str) -> bool:
     """Whether an IP address is on this machine, whatever the network says."""
     try:

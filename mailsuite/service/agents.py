@@ -18,7 +18,7 @@ from mailsuite.net.dialer import Dialer
 from mailsuite.net.resolver import Resolver
 from mailsuite.net.tls import ClientTLS
 from mailsuite.service.errors import StartError
-from mailsuite.service.routes import shortest_waits
+from mailsuite.service.routes import own_addresses, shortest_waits
 
 _REST: Final = 30.0  # seconds for which a host that has failed is left alone, where destinations wait that long
 _LONGEST_REST: Final = 240.0
@@ -64,6 +64,7 @@ def make_relay_agent(
             connections_per_source=relay.connections_per_source,
             rest=min(_REST, first / 2),
             longest_rest=min(_LONGEST_REST, longest / 2),
+            own=own_addresses(settings),
         ),
         addresses=resolver.addresses,
         clock=lent.reactor,

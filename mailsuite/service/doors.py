@@ -12,6 +12,7 @@ from typing import Final
 
 from mailsuite.accounts.names import login_key, written
 from mailsuite.config import Listen, Settings
+from mailsuite.mail.session import SecretKind
 from mailsuite.service.parts import Parts
 from mailsuite.service.state import State
 from mailsuite.session.inbound import Door
@@ -22,13 +23,15 @@ from mailsuite.wire.smtp.offer import Offer
 _LOOPBACK: Final = (IPv4Network("127.0.0.0/8"), IPv6Network("::1/128"))
 # Without TLS nothing is offered that shows the password (RFC 4954 section 4).
 _IN_PLAINTEXT: Final = (b"SCRAM-SHA-256", b"CRAM-MD5")
+_KEPT_FOR: Final = {b"SCRAM-SHA-256": SecretKind.SCRAM_SHA_256, b"CRAM-MD5": SecretKind.SHARED}
 _UNDER_TLS: Final = (*_IN_PLAINTEXT, b"PLAIN", b"LOGIN")
 
 
 def make_door(listen: Listen, parts: Parts, state: State) -> Door:
     """What a connection to this listener finds."""
     settings = parts.settings
-    plain, secure = offers(settings, listen)
+    usable = _usable(parts)
+    plain, secure = (replace(offer, usable=usable) for offer in offers(settings, listen))
     return Door(
         settings.hostname,
         plain,
@@ -87,6 +90,21 @@ def offers(settings: Settings, listen: Listen) -> tuple[Offer, Offer]:
         atrn=atrn,
         turn=atrn and settings.on_demand.turn,
     )
+
+
+def _usable(parts: Parts) -> Callable[[bytes], bool]:
+    """Says of a mechanism whether somebody here could log in by it, by what is kept of passwords at that moment.
+
+    A client takes the strongest that it is told of (curl CRAM-MD5), and does not try another one.
+    """
+    # Of these the password itself is known.
+    has_known = any(one.password is not None or one.password_file is not None for one in parts.settings.customer)
+
+    def usable(mechanism: bytes) -> bool:
+        kind = _KEPT_FOR.get(mechanism)
+        return kind is None or has_known or kind in parts.directory.kinds
+
+    return usable
 
 
 def _has_auth(listen: Listen) -> bool:

@@ -41,6 +41,7 @@ from mailsuite.service.routes import (
     make_rewriting,
     make_routes,
     name_servers,
+    own_addresses,
     own_literals,
     own_names,
 )
@@ -70,7 +71,8 @@ class Parts:
         self.timeouts = Timeouts(
             command=limits.command_time, data_block=limits.content_time, dead_line=limits.dead_line_time or None
         )
-        self.resolver = Resolver(system_resolver(reactor, name_servers(settings)), reactor, chance)
+        names = system_resolver(reactor, name_servers(settings))
+        self.resolver = Resolver(names, reactor, chance, own_names=own_names(settings))
         self.dialer = Dialer(reactor, timeouts=self.timeouts, resolver=self.resolver)
         self.client_tls = make_client_tls(settings, reactor.seconds)
         self.validating = make_validating_resolver(settings, reactor)
@@ -115,7 +117,8 @@ class Parts:
         self.refusals = Refusals(self.authenticator.find, self.spool, reactor)
         self.commands = Commands(self.in_thread)
         routes = self.routes = make_routes(settings)
-        self.next_hops = next_hops = HeldHops(self.customers, NextHops(routes, self.resolver, own_names(settings)))
+        relayed = NextHops(routes, self.resolver, own_names(settings), own_addresses(settings))
+        self.next_hops = next_hops = HeldHops(self.customers, relayed, routes)
         self.rewriting = make_rewriting(settings, self.seconds)
         self.router = Router(
             self.directory,
@@ -157,6 +160,7 @@ class Parts:
             ),
             reroute=rerouted,
         )
+        self.wake_hosts = relay.wake
         self.managing = Managing(self.spool, self.scheduler, rerouted, wake_hosts=relay.wake)
 
         # What is held for customers.

@@ -9,13 +9,13 @@ from twisted.logger import Logger
 
 from mailsuite.config import Settings
 from mailsuite.net.listener import ListenError, NotHandedOver, parse_endpoint
-from mailsuite.net.tls import TLSSettingsError
+from mailsuite.net.tls import ClientTLS, TLSSettingsError
 from mailsuite.service.agents import try_agents
 from mailsuite.service.endpoints import is_on_loopback, place_of
 from mailsuite.service.errors import StartError
 from mailsuite.service.on_demand import check_customers
 from mailsuite.service.pulls import make_plans
-from mailsuite.service.routes import make_routes
+from mailsuite.service.routes import configured_srs_secret, make_routes, optional_path
 from mailsuite.service.state import load_tls
 from mailsuite.service.tls_policies import make_client_tls
 
@@ -32,8 +32,10 @@ def preflight(settings: Settings) -> None:
         make_client_tls(settings)
     except TLSSettingsError as error:
         raise StartError(f"tls: {error}") from None
+    _check_certificates(settings)
     try_agents(settings)
     make_routes(settings)
+    configured_srs_secret(settings)
     check_customers(settings)
     make_plans(settings)
 
@@ -66,6 +68,17 @@ def _check_listeners(settings: Settings) -> None:
         for before in endpoints[:number]:
             if place_of(endpoint).collides(place_of(before), dual_stack=dual_stack):
                 raise StartError(f"listen: {endpoint!r} has the port of {before!r}; give one of them another")
+
+
+def _check_certificates(settings: Settings) -> None:
+    """That what routes show of us can be shown."""
+    for number, route in enumerate(settings.route):
+        if route.certificate is None:
+            continue
+        try:
+            ClientTLS(certificate=settings.path(route.certificate), key=optional_path(settings, route.key))
+        except TLSSettingsError as error:
+            raise StartError(f"route[{number}].certificate: {error}") from None
 
 
 def _is_dual_stack() -> bool:

@@ -55,7 +55,7 @@ def make_puller(parts: Parts, *, scheduled: bool = True) -> Puller:
     return Puller(
         make_plans(settings),
         line,
-        Pusher(routes, parts.scheduler, parts.reactor),
+        Pusher(routes, parts.scheduler, parts.reactor, wake_hosts=parts.wake_hosts),
         parts.spool,
         parts.reactor,
         chance=SystemRandom().random,

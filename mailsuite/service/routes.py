@@ -9,6 +9,7 @@ from typing import Final
 
 from mailsuite import config
 from mailsuite.config import Settings, split_host_port
+from mailsuite.delivery.own_addresses import OwnAddresses
 from mailsuite.delivery.pacing import Pacing
 from mailsuite.delivery.retry import RetrySchedule
 from mailsuite.delivery.routes import Route, Routes
@@ -16,11 +17,13 @@ from mailsuite.delivery.srs import Rewriting
 from mailsuite.mail import password_file
 from mailsuite.mail.address import literal_of
 from mailsuite.mail.route import NextHop
+from mailsuite.net.addresses import parse_address
 from mailsuite.service.endpoints import place_of
 from mailsuite.service.errors import StartError
 
 _SMTP: Final = 25
 _SUBMISSIONS: Final = 465  # RFC 8314 section 3.3
+_SHORTEST_SECRET: Final = 20  # characters; whoever finds it out by trial relays through us
 
 
 def make_routes(settings: Settings) -> Routes:
@@ -149,13 +152,38 @@ def make_rewriting(settings: Settings, seconds: Callable[[], float]) -> Rewritin
     return None if domain is None else Rewriting(domain, seconds)
 
 
-def known_srs_secret(settings: Settings) -> str | None:
-    """The secret of SRS where there is one that can be read; for commands, which make none."""
-    file = settings.forwarding.srs_secret_file
-    try:
-        return srs_secret_file(settings).read_bytes().hex() if file is None else read_password(settings, file, "")
-    except (OSError, StartError):
+def configured_srs_secret(settings: Settings) -> str | None:
+    """The secret of SRS that the configuration names, if it does. Raises `StartError`."""
+    forwarding = settings.forwarding
+    if forwarding.srs_domain is None or forwarding.srs_secret_file is None:
         return None
+    return checked_srs_secret(
+        read_password(settings, forwarding.srs_secret_file, "forwarding.srs_secret_file"),
+        "forwarding.srs_secret_file",
+    )
+
+
+def checked_srs_secret(secret: str, where: str) -> str:
+    """A secret of SRS, if it is one that nobody finds out. Raises `StartError`."""
+    if len(secret) < _SHORTEST_SECRET:
+        raise StartError(
+            f"{where}: the secret has {len(secret)} characters, and could be found out by trial; write at least "
+            f"{_SHORTEST_SECRET} by chance, as `openssl rand -hex 32` makes them"
+        )
+    return secret
+
+
+def use_known_srs_secret(settings: Settings, rewriting: Rewriting | None) -> None:
+    """Rewrite as the server does, where its secret can be read; for commands, which make none."""
+    if rewriting is None:
+        return
+    try:
+        secret = configured_srs_secret(settings)
+        if secret is None:
+            secret = checked_srs_secret(srs_secret_file(settings).read_bytes().hex(), "srs.key")
+    except (OSError, StartError):
+        return
+    rewriting.use(secret)
 
 
 def own_names(settings: Settings) -> list[str]:
@@ -174,6 +202,26 @@ def own_literals(settings: Settings) -> Iterator[str]:
         address = place_of(listen.endpoint).address
         if address is not None and not address.is_unspecified:
             yield literal_of(address)
+
+
+def own_addresses(settings: Settings) -> OwnAddresses:
+    """Where this server answers, by its listeners and by `own_addresses` of [relay]."""
+    told = [address for address in map(parse_address, settings.relay.own_addresses) if address is not None]
+    ports, addresses, all_interfaces = set[int](), set(told), set[int]()
+    if told:
+        ports.add(_SMTP)  # what a gateway passes on to us comes in there
+    for listen in settings.listen:
+        place = place_of(listen.endpoint)
+        if place.kind == "unix":
+            continue
+        port = int(place.name) if place.kind in ("tcp", "tcp6", "ssl") and place.name.isdigit() else 0
+        ports.add(port or _SMTP)
+        address = None if place.address is None else parse_address(str(place.address))
+        if address is None or address.is_unspecified:
+            all_interfaces.add(port or _SMTP)
+        else:
+            addresses.add(address)
+    return OwnAddresses(frozenset(ports), frozenset(addresses), frozenset(all_interfaces))
 
 
 def optional_path(settings: Settings, path: Path | None) -> Path | None:

@@ -12,7 +12,7 @@ from mailsuite.config import Settings
 from mailsuite.net.selfsigned import make_self_signed
 from mailsuite.net.tls import ServerTLS
 from mailsuite.service.errors import StartError
-from mailsuite.service.routes import optional_path, read_password, srs_secret_file
+from mailsuite.service.routes import checked_srs_secret, configured_srs_secret, optional_path, srs_secret_file
 from mailsuite.spool.opening import was_used
 
 
@@ -68,12 +68,13 @@ def _look_for_accounts(settings: Settings) -> None:
 
 
 def _srs_secret(settings: Settings) -> str | None:
-    forwarding = settings.forwarding
-    if forwarding.srs_domain is None:
+    if settings.forwarding.srs_domain is None:
         return None
-    if forwarding.srs_secret_file is None:
-        return _key(srs_secret_file(settings)).hex()
-    return read_password(settings, forwarding.srs_secret_file, "forwarding.srs_secret_file")
+    configured = configured_srs_secret(settings)
+    if configured is not None:
+        return configured
+    path = srs_secret_file(settings)
+    return checked_srs_secret(_key(path).hex(), str(path))
 
 
 def _key(path: Path) -> bytes:

@@ -40,6 +40,11 @@ class Attempt:
         return [index for index, outcome in enumerate(self._outcomes) if outcome is None]
 
     @property
+    def is_judged(self) -> bool:
+        """Whether everybody has an outcome."""
+        return None not in self._outcomes
+
+    @property
     def arrived(self) -> bool:
         """Whether somebody has the message: another attempt for all of them would bring it twice."""
         return any(outcome is not None and outcome.result in _ARRIVED for outcome in self._outcomes)
@@ -65,10 +70,14 @@ class Attempt:
         for index in self.waiting:
             self.settle(index, Outcome(Result.FAILED, status, text, remote=self.remote))
 
-    def finish(self, rest: Outcome) -> list[Outcome]:
-        """The outcomes in order; `rest` for those who have none."""
-        if None in self._outcomes:
-            rest = self._by_this_way(rest)
+    def finish(self, rest: Outcome | None = None) -> list[Outcome]:
+        """The outcomes in order; `rest` for those who have none. Raises `ValueError` where it is wanted and missing."""
+        judged = [outcome for outcome in self._outcomes if outcome is not None]
+        if len(judged) == len(self._outcomes):
+            return judged
+        if rest is None:
+            raise ValueError(f"{self.delivery.message.queue_id}: somebody has no outcome")
+        rest = self._by_this_way(rest)
         return [outcome or rest for outcome in self._outcomes]
 
     def _by_this_way(self, outcome: Outcome) -> Outcome:

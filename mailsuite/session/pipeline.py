@@ -14,7 +14,7 @@ from mailsuite.interfaces import IConversation
 from mailsuite.session.exchange import hear
 from mailsuite.wire.core import RemoteProtocolError
 from mailsuite.wire.smtp.client import Replied, SmtpClientCore
-from mailsuite.wire.smtp.commands import Command
+from mailsuite.wire.smtp.commands import Command, Quit
 
 
 class Speaker(Protocol):
@@ -27,19 +27,25 @@ class Speaker(Protocol):
 class Pipeline:
     """The client's end of a connection, shared by transactions that overlap.
 
-    `heard` is called behind each reply.
+    `heard` is called behind each reply, `has_quit` says that QUIT was said: nothing may follow.
     """
 
     def __init__(self, conversation: IConversation) -> None:
         self.conversation = conversation
         self.core: SmtpClientCore = conversation.core
         self.heard: Callable[[], object] = _nothing
+        self.has_quit = False
         self._waiting: deque[Speaker] = deque()
 
     def say(self, command: Command, speaker: Speaker) -> None:
         """Say a command that has one reply."""
         self.conversation.send(command)
         self.expect(speaker)
+
+    def quit(self) -> None:
+        """Say that nothing more will be said, whatever the replies that are still to come (RFC 2920 section 3.1)."""
+        self.conversation.send(Quit())
+        self.has_quit = True
 
     def expect(self, speaker: Speaker, replies: int = 1) -> None:
         """Note what will be answered."""

@@ -143,7 +143,7 @@ async def rcpt(visit: Visit, command: Rcpt) -> Reply:
     targets = await door.router.resolve(command.address, visit.identity, trusted=trusted, sender=sender)
     if door.quota is not None:
         await reception.keep_room(door.quota, targets)
-    reception.accept(command.address, inherited(command.options, targets))
+    reception.accept(command.address, inherited(command.options, targets, command.address))
     return replies.RECIPIENT_OK
 
 

@@ -16,6 +16,10 @@ Rules
   and repeated in the next turn, unless somebody has it or all have been answered.
 - Where the next hop takes TRANSIDs (RFC 1845), every transaction has one, so that what the line has cut short goes on
   where it was, and what has arrived unnoticed does not come twice. Only then are many messages under way at once.
+- A defect of ours settles and releases nothing but what has arrived: the exception leaves the session, and the rest is
+  for whoever has the run.
+- With `quit_early`, QUIT ends the group of the last content (RFC 2920 section 3.1), unless the connection is to stay
+  for a moment; what comes while it stays, and finds the server gone, is given back.
 - Content that cannot be read any further is never ended: the connection is dropped in the midst of it.
 - Credentials go over TLS only, and their refusal defers: our own configuration must not bounce mail.
 """
@@ -25,7 +29,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from twisted.internet.defer import CancelledError
 
@@ -104,7 +108,8 @@ class RelaySettings:
     `pipelining`, `chunking` and `checkpoint` false do without, for peers that offer what they do not do. `window` is
     how many commands may be without an answer (RFC 2920 section 3.1); in `streaming`, how many recipients, and `ahead`
     is how many messages. `breaks_count` says whether a delivery that was under way when the connection broke counts as
-    attempted.
+    attempted. With `quit_early` QUIT stands behind the last content, where the server takes pipelining and no more is
+    expected; what comes after that is for another connection.
     """
 
     hostname: str
@@ -117,6 +122,7 @@ class RelaySettings:
     limits: ReplyLimits | None = None
     breaks_count: bool = True
     policy: str = ""
+    quit_early: bool = False
 
     def core(self, *, greeted: bool = False) -> SmtpClientCore:
         """A core for a connection to this hop."""
@@ -131,13 +137,25 @@ class _NotReady(Exception):
         self.outcome = outcome
 
 
+class Lingers(Protocol):
+    """Knows whether a connection should stay for a moment when its run is drained."""
+
+    @property
+    def is_worthwhile(self) -> bool:
+        """Whether it should, as it looks now."""
+
+    async def more(self) -> bool:
+        """Wait. True where the run may have more; where it has not, one may wait again."""
+
+
 class RelaySession:
     """Drains one `IQueueRun` over one connection.
 
     `tls` makes the options of `Handover.tls` for this hop, None where there are none. `in_thread` is for mechanisms
-    that compute for long, and is needed where the hop has credentials. `ready` is called when mail may be sent. `end`
-    may be read at any time, and is final when the connection has ended; so may `via`, the connection, `local`, our own
-    side of it, and `offers`, what the peer has offered last.
+    that compute for long, and is needed where the hop has credentials. `ready` is called when mail may be sent.
+    `lingers` has a drained connection stay for a moment. `end` may be read at any time, and is final when the
+    connection has ended; so may `via`, the connection, `local`, our own side of it, and `offers`, what the peer has
+    offered last.
     """
 
     def __init__(
@@ -148,6 +166,7 @@ class RelaySession:
         tls: Callable[[], Any] | None = None,
         in_thread: InThread | None = None,
         ready: Callable[[], object] | None = None,
+        lingers: Lingers | None = None,
     ) -> None:
         if settings.hop.username is not None and in_thread is None:
             raise ValueError("credentials need in_thread")
@@ -157,14 +176,26 @@ class RelaySession:
         self._tls = tls
         self._in_thread = in_thread
         self._ready = ready
+        self._lingers = lingers
+        self._is_lingering = False
         self._pipeline: Pipeline | None = None
         self._was_told = False  # by a 421: what was said behind it was not taken
         self._held: list[Attempt] = []  # taken from the run and not settled
-        self._unknown = self._lost("the outcome is unknown")
         self.via = Via(settings.hop.host, port=settings.hop.port, policy=settings.policy)
         self.local = Peer("")
         self.offers = Capabilities()
-        self.end = RelayEnd(Stage.GREETING, self._lost("no greeting came"))
+        self._stage = Stage.GREETING
+        self._outcome: Outcome | None = None  # None before READY: the connection was lost there
+        self._settled = 0
+
+    @property
+    def end(self) -> RelayEnd:
+        """How it ended, or would end now."""
+        outcome = self._outcome
+        if outcome is None and self._stage is not Stage.READY:
+            is_first = self._stage is Stage.GREETING
+            outcome = self._lost("no greeting came" if is_first else f"the connection was lost at {self._stage}")
+        return RelayEnd(self._stage, outcome, self._settled)
 
     async def __call__(self, conversation: IConversation) -> Handover | None:
         """Talk until the run is drained or the connection ends; hand over for STARTTLS."""
@@ -176,7 +207,7 @@ class RelaySession:
 
     async def _talk(self, conversation: IConversation, *, greeted: bool) -> Handover | None:
         peer, self.local = conversation.peer, conversation.local
-        self.via = replace(self.via, address=peer.host, port=peer.port, tls=conversation.tls)
+        self.via = Via(self._hop.host, peer.host, peer.port, conversation.tls, self._settings.policy)
         try:
             handover = await self._make_ready(conversation, greeted=greeted)
             if handover is not None:
@@ -199,12 +230,14 @@ class RelaySession:
             if not isinstance(error, RemoteProtocolError):
                 self._hear_last_words()
             return None
-        except (
-            BaseException
-        ) as error:  # cancelled, as the connection was lost while we waited for something else; or a defect
-            self._end_with(self._lost("the session was ended"))
-            if isinstance(error, CancelledError):
-                self._hear_last_words()
+        except CancelledError:  # the connection was lost while we waited for something else
+            if not self._is_lingering:  # else it was drained, and is so still
+                self._end_with(self._lost("the session was ended"))
+            self._hear_last_words()
+            raise
+        except Exception:
+            self._end_with(self._lost("the session has met a defect"))
+            self._leave()
             raise
         finally:
             self._give_back()
@@ -228,7 +261,7 @@ class RelaySession:
         if self._hop.username is not None:
             await self._authenticate(conversation, self._hop.username)
         self.offers = conversation.core.capabilities
-        self.end = RelayEnd(Stage.READY, None)
+        self._enter(Stage.READY)
         if self._ready is not None:
             self._ready()
         return None
@@ -323,14 +356,32 @@ class RelaySession:
             if following is not None and terms.pipelining and not core.over:
                 current.make_room()
                 following.begin()
+            elif following is None and terms.pipelining and not core.over and self._quits_early():
+                pipeline.quit()
             await current.finish()
             if following is None or following.attempt is not current.attempt:
                 self._settle(current.attempt)
             if following is not None and core.over:
                 raise ConnectionClosed("the peer has refused content before its end")
-            if following is None and not core.over:
+            if following is None and not (core.over or pipeline.has_quit):
                 following = await self._next(pipeline, terms)  # what has come since it was asked
+                while following is None and await self._more():
+                    following = await self._next(pipeline, terms)
             current = following
+
+    def _quits_early(self) -> bool:
+        """Whether to take leave behind the last content (RFC 2920 section 3.1), not behind its reply."""
+        return self._settings.quit_early and not (self._lingers is not None and self._lingers.is_worthwhile)
+
+    async def _more(self) -> bool:
+        """Wait for a moment whether there is more, where that makes sense."""
+        lingers = self._lingers
+        if lingers is None or not lingers.is_worthwhile:
+            return False
+        self._is_lingering = True
+        more = await lingers.more()
+        self._is_lingering = False
+        return more
 
     async def _next(self, pipeline: Pipeline, terms: Terms) -> Transaction | None:
         """The transaction for the next delivery that the next hop can serve; None when the run is drained."""
@@ -361,8 +412,13 @@ class RelaySession:
 
     def _settle(self, attempt: Attempt, rest: Outcome | None = None) -> None:
         self._held.remove(attempt)
-        self.end = replace(self.end, settled=self.end.settled + 1)
-        self._run.settle(attempt.delivery, attempt.finish(rest or self._unknown))
+        self._report(attempt, rest)
+
+    def _report(self, attempt: Attempt, rest: Outcome | None = None) -> None:
+        self._settled += 1
+        if rest is None and not attempt.is_judged:
+            rest = self._lost("the outcome is unknown")
+        self._run.settle(attempt.delivery, attempt.finish(rest))
 
     def _hear_last_words(self) -> None:
         """What was answered before the connection ended still counts."""
@@ -371,8 +427,10 @@ class RelaySession:
 
     def _give_back(self) -> None:
         """Settle what was attempted and release what was not. Does nothing where all went well."""
-        why = self.end.outcome or self._unknown
-        first = not self.end.settled
+        if not self._held:
+            return
+        why = self.end.outcome
+        first = not self._settled
         untried = []
         for attempt in tuple(self._held):
             if self._was_tried(attempt, first=first):
@@ -384,6 +442,13 @@ class RelaySession:
             self._held.remove(attempt)
             self._run.release(attempt.delivery)
 
+    def _leave(self) -> None:
+        """Leave what was taken to whoever has the run, who is told of the defect; but what has arrived is settled."""
+        held, self._held = self._held, []
+        for attempt in held:
+            if attempt.arrived or not attempt.waiting:
+                self._report(attempt)
+
     def _was_tried(self, attempt: Attempt, *, first: bool) -> bool:
         """Whether what the end of the connection has left unsettled counts as an attempt."""
         if self._settings.breaks_count:
@@ -394,19 +459,20 @@ class RelaySession:
 
     async def _quit(self, conversation: IConversation) -> None:
         """Take leave, and wait for the 221 (RFC 5321 section 4.1.1.10); nothing depends on it any more."""
-        if conversation.core.state not in LEGAL[Quit]:
-            return
-        conversation.send(Quit())
+        if self._pipeline is None or not self._pipeline.has_quit:
+            if conversation.core.state not in LEGAL[Quit]:
+                return
+            conversation.send(Quit())
         try:
             await conversation.receive()
         except _LOST:
             return
 
     def _enter(self, stage: Stage) -> None:
-        self.end = RelayEnd(stage, self._lost(f"the connection was lost at {stage}"))
+        self._stage, self._outcome = stage, None
 
     def _end_with(self, outcome: Outcome) -> None:
-        self.end = replace(self.end, outcome=outcome if outcome.via is not None else replace(outcome, via=self.via))
+        self._outcome = outcome if outcome.via is not None else replace(outcome, via=self.via)
 
     def _lost(self, text: str) -> Outcome:
         return deferred(_BAD_CONNECTION, text, self._hop.host)

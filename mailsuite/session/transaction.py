@@ -215,7 +215,7 @@ class Transaction:
     async def finish(self) -> None:
         """Take all replies that are still to come. Raises as `exchange.hear`."""
         await self._hear_all()
-        if self._core.state is State.BROKEN:
+        if self._core.state is State.BROKEN and not self._pipeline.has_quit:
             self._say(Rset())
             await self._hear_all()
 

@@ -1,13 +1,12 @@
 """What becomes of a sender's wishes (RFC 3461, RFC 8689) between the recipient that was named and the next hop.
 
 Rules
-- A list is redistributed by its owner: nothing that was asked goes on from there (RFC 3461 section 5.2.7.1).
+- A list is redistributed by its owner: nothing that was asked goes on from there (RFC 3461 section 5.2.7.1). Where the
+  sender wants to hear of the success, and no copy goes on under his own name, a target for the list itself tells it.
 - An alias passes everything on, but only one of several copies tells of its success: the sender has asked to hear of
   one recipient (between (b) and (c) of section 5.2.7.3; a failure of any copy is told as was asked).
 - Who was named is told to the next hop where an alias led to the recipient, and the sender has not said it (section
   5.2.1 (d)).
-
-Known limits: a list takes a NOTIFY=SUCCESS in silence; the report "delivered" that section 5.2.7.1 wants is not made.
 """
 
 from __future__ import annotations
@@ -20,15 +19,15 @@ from typing import Final
 from mailsuite.mail.address import Address
 from mailsuite.mail.options import NO_WISHES, Notify, RecipientOptions
 from mailsuite.mail.queue import Delivery, Recipient
-from mailsuite.mail.route import Target
+from mailsuite.mail.route import REDISTRIBUTED, Destination, Target
 from mailsuite.wire.smtp.commands import Mail, Rcpt
 from mailsuite.wire.smtp.dsn import orcpt_of
 
 _REWRITTEN: Final = re.compile(r"SRS[01][=+-]", re.IGNORECASE)
 
 
-def inherited(wishes: RecipientOptions, targets: Sequence[Target]) -> Sequence[Target]:
-    """The targets of one recipient, with what was asked for that one."""
+def inherited(wishes: RecipientOptions, targets: Sequence[Target], named: Address) -> Sequence[Target]:
+    """The targets of one recipient, as the sender has `named` it, with what was asked for that one."""
     if wishes is NO_WISHES:
         return targets
     others = wishes
@@ -41,6 +40,12 @@ def inherited(wishes: RecipientOptions, targets: Sequence[Target]) -> Sequence[T
         else:
             heirs.append(replace(target, options=wishes))
             wishes = others
+    tells = wishes.notify is not None and Notify.SUCCESS in wishes.notify
+    if tells and all(_is_new_sender(target.reverse_path) for target in targets):
+        # RFC 3461 section 5.2.7.1: the sender MUST hear that the list has it.
+        rule = "a list has taken it over"
+        told = replace(wishes, notify=Notify.SUCCESS)
+        heirs.append(Target(named, Destination(REDISTRIBUTED, named.domain_key), options=told, rule=rule))
     return heirs
 
 

@@ -7,13 +7,15 @@ as one JSON parameter, so that one statement serves any number.
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain
+from itertools import chain, islice
 from typing import Any, NamedTuple
 
 from twisted.logger import Logger
 
+from mailsuite.mail import steps
 from mailsuite.mail.queue import Delivery, Report, Result, Settlement
 from mailsuite.mail.route import HOLD, Destination
 from mailsuite.spool import journal
@@ -21,7 +23,7 @@ from mailsuite.spool.claims import BEFORE_ALL_RANKS, GIVE_BACK, NEXT_RANK
 from mailsuite.spool.contents import FileContent
 from mailsuite.spool.entry import Change, Entry, insert
 from mailsuite.spool.events import INSERT_EVENT, event_row
-from mailsuite.spool.rows import Row, Rows
+from mailsuite.spool.rows import Row, Rows, storable
 from mailsuite.spool.schema import ON_HOLD
 from mailsuite.spool.transactions import Operation
 
@@ -42,34 +44,54 @@ _SET_ASIDE = f"""
         last_attempt = ?, last_status = ?, last_text = ?, last_remote = ?
     WHERE key = ? AND lease_owner = ?
 """  # noqa: S608 - a constant
+# Who has failed stays for the report alone: no agent sees it again, and nobody who claims what is held.
+_KEEP_BACK = """
+    UPDATE recipients SET due = ?, lease_owner = NULL, replayed = 0, attempts = attempts + 1, expired = 2,
+        last_attempt = ?, last_status = ?, last_text = ?, last_remote = ?,
+        rank = (SELECT messages.rank FROM messages WHERE messages.key = recipients.message),
+        destination = iif(
+            destination >= 'hold:' AND destination < 'hold;', 'expired:' || substr(destination, 6), destination
+        )
+    WHERE key = ? AND lease_owner = ?
+"""
 _TELL = """
     UPDATE recipients SET delay_told = 1 WHERE key IN (SELECT value FROM json_each(?)) AND lease_owner = ?
 """
+_IS_HELD = "destination >= 'hold:' AND destination < 'hold;'"
 _RANK = "(SELECT messages.rank FROM messages WHERE messages.key = recipients.message)"
+# Nothing is due before its sender wants it to be sent (RFC 4865).
+NOT_BEFORE = """coalesce((
+    SELECT json_extract(messages.options, '$.hold_until') FROM messages WHERE messages.key = recipients.message
+), 0)"""
 _MOVE = f"""
-    UPDATE recipients SET due = ?, rank = {_RANK}, lease_owner = NULL, destination = ?
+    UPDATE recipients SET due = max(?, {NOT_BEFORE}), rank = {_RANK}, lease_owner = NULL, destination = ?
     WHERE key IN (SELECT value FROM json_each(?)) AND lease_owner = ?
 """  # noqa: S608 - a constant
 _REROUTE = f"""
-    UPDATE recipients SET due = ?, rank = {_RANK}, destination = ?
+    UPDATE recipients SET due = max(iif({_IS_HELD}, ?, due), {NOT_BEFORE}), rank = {_RANK}, destination = ?
     WHERE key = ? AND destination = ? AND (lease_owner IS NULL OR lease_owner = {ON_HOLD}) AND expired = 0
 """  # noqa: S608 - a constant
-HURRY = """
-    UPDATE recipients SET due = ? WHERE key IN (
+HURRY = f"""
+    UPDATE recipients SET due = max(:now, {NOT_BEFORE}) WHERE key IN (
         SELECT key FROM recipients INDEXED BY recipients_waiting
-        WHERE destination = ? AND lease_owner IS NULL AND rank = ? AND due > ? LIMIT ?
+        WHERE destination = :destination AND lease_owner IS NULL AND rank = :rank AND due > :now
+            AND due > {NOT_BEFORE} LIMIT :limit
     )
-"""
+"""  # noqa: S608 - a constant
 _IS_AWAITED = """
     SELECT 1 FROM recipients INDEXED BY recipients_waiting WHERE destination = ? AND lease_owner IS NULL LIMIT 1
 """
+_ARRIVED = "(SELECT arrived FROM messages WHERE messages.key = recipients.message)"
 # Under hold nothing is due by itself; there the column keeps the order of arrival.
 _DEFER_HELD, _MOVE_TO_HOLD, _REROUTE_TO_HOLD = (
-    statement.replace(
-        "due = ?", "due = (SELECT arrived FROM messages WHERE messages.key = recipients.message)"
-    ).replace(_RANK, "0")
+    re.sub("due = .*?, (?=lease_owner|rank)", f"due = {_ARRIVED}, ", statement, count=1, flags=re.DOTALL).replace(
+        _RANK, "0"
+    )
     for statement in (_DEFER, _MOVE, _REROUTE)
 )
+
+
+_SIZE = 8  # of a message's row
 
 
 class Judgement(NamedTuple):
@@ -79,6 +101,7 @@ class Judgement(NamedTuple):
     deferred: list[Row]  # for _DEFER
     deferred_held: list[Row]  # for _DEFER_HELD
     set_aside: list[Row]  # for _SET_ASIDE
+    kept_back: list[Row]  # for _KEEP_BACK
     told: Sequence[int]  # for _TELL
     reports: Sequence[Rows]
     steps: list[Row]
@@ -104,18 +127,24 @@ class Judgement(NamedTuple):
         deferred: list[Row] = []
         deferred_held: list[Row] = []
         set_aside: list[Row] = []
+        kept_back: list[Row] = []
+        unreported = frozenset(settlement.unreported)
         for recipient, outcome in zip(delivery.recipients, settlement.outcomes, strict=True):
             result = outcome.result
             if result is not Result.DEFERRED and result is not Result.HELD:
                 removed.append(recipient.key)
                 continue
-            row = (now, str(outcome.status), outcome.text[:_TEXT_LIMIT], outcome.remote, recipient.key, owner)
+            remote = outcome.remote and storable(outcome.remote)
+            text = storable(outcome.text[:_TEXT_LIMIT])
+            row = (now, str(outcome.status), text, remote, recipient.key, owner)
             if result is Result.HELD:
                 set_aside.append(row)
-            elif held:
+            elif held and recipient.key not in unreported:
                 deferred_held.append(row)
             elif outcome.next_attempt is None:
                 raise ValueError("a deferred outcome does not say when the next attempt is")
+            elif recipient.key in unreported:
+                kept_back.append((outcome.next_attempt, *row))
             else:
                 deferred.append((outcome.next_attempt, *row))
         reports = [enter(report, delivery.message.queue_id) for report in settlement.reports]
@@ -128,6 +157,7 @@ class Judgement(NamedTuple):
             deferred,
             deferred_held,
             set_aside,
+            kept_back,
             settlement.delay_told,
             [entry[:4] for entry in reports],
             [journal.step(event, next(numbers)) for event in events if journal.is_step(event)] if events else [],
@@ -144,22 +174,36 @@ class Settling(Change):
     by whoever has the lease now. That an attempt was made is written down all the same.
     """
 
-    __slots__ = ("entered", "judgements", "owner", "reports")
+    __slots__ = ("entered", "judgements", "owner", "parents", "reports")
 
     rank = 1
-    near = Operation.near | {"reports"}
+    near = Operation.near | {"parents", "reports"}
 
-    def __init__(self, judgements: Sequence[tuple[Judgement, Sequence[Entry]]], owner: int) -> None:
-        """Each judgement comes with the entries of its reports."""
+    def __init__(
+        self, judgements: Sequence[tuple[Judgement, Sequence[Entry]]], owner: int, parents: Sequence[str] = ()
+    ) -> None:
+        """Each judgement comes with the entries of its reports; `parents` are the ids of the messages they are on."""
         super().__init__()
         self.judgements = [judgement for judgement, _ in judgements]
         self.reports = [reports for _, reports in judgements]
+        self.parents = parents
         self.entered: list[int] = []  # the judgements whose reports have entered the queue
         self.owner = owner
 
     @property
     def entries(self) -> Sequence[Entry]:
         return [entry for number in self.entered for entry in self.reports[number]]
+
+    @property
+    def log_lines(self) -> Sequence[str]:
+        """What the log says of reports that have entered the queue: of whose message, and by which id."""
+        lines: list[str] = []
+        for number in self.entered if self.parents else ():
+            for entry in self.reports[number]:
+                parent, report, size = self.parents[number], entry.message[1], entry.message[_SIZE]
+                lines.append(f"{parent}: report on it: {report}")
+                lines.append(f"{report}: from=<> report on {parent}, {size} octets: queued")
+        return lines
 
     def effects(self) -> Any:  # noqa: ANN401 - its own
         return (self.gone, self.entered) if self.gone or self.entered else None
@@ -213,10 +257,14 @@ class Release(Change):
 class Move(Change):
     """Gives a lease back under another destination."""
 
-    __slots__ = ("_destination", "_keys", "_now", "_owner")
+    __slots__ = ("_destination", "_keys", "_now", "_owner", "_step")
 
-    def __init__(self, delivery: Delivery, destination: Destination, owner: int, now: float) -> None:
+    def __init__(self, delivery: Delivery, destination: Destination, owner: int, now: float, number: int) -> None:
+        """`number` is for its step."""
         super().__init__()
+        whom = [str(recipient.address) for recipient in delivery.recipients]
+        old, new = str(delivery.destination), str(destination)
+        self._step = journal.step(steps.routed(delivery.message.queue_id, whom, old, new, now), number)
         self._keys = _keys_of([delivery])
         self._destination = destination
         self._owner = owner
@@ -227,15 +275,19 @@ class Move(Change):
     def run(self, db: sqlite3.Connection) -> None:
         name = str(self._destination)
         if self._destination.agent == HOLD:
-            db.execute(_MOVE_TO_HOLD, (name, self._keys, self._owner))
+            moved = db.execute(_MOVE_TO_HOLD, (name, self._keys, self._owner)).rowcount
         else:
-            db.execute(_MOVE, (self._now, name, self._keys, self._owner))
+            moved = db.execute(_MOVE, (self._now, name, self._keys, self._owner)).rowcount
+        if moved:
+            journal.write(db, [self._step])
 
 
 class Rerouted(NamedTuple):
     """A recipient whose destination has changed."""
 
     key: int
+    queue_id: str
+    address: str
     old: Destination
     new: Destination
 
@@ -243,21 +295,31 @@ class Rerouted(NamedTuple):
 class Reroute(Change):
     """Moves recipients that wait; the result is how many still did."""
 
-    __slots__ = ("_now", "_rerouted")
+    __slots__ = ("_now", "_numbers", "_rerouted")
 
-    def __init__(self, rerouted: Sequence[Rerouted], now: float) -> None:
+    def __init__(self, rerouted: Sequence[Rerouted], now: float, numbers: Iterator[int]) -> None:
+        """`numbers` are for steps."""
         super().__init__()
+        self._numbers = list(islice(numbers, len(rerouted)))
         self._rerouted = rerouted
         self._now = now
         self.due = {one.new for one in rerouted if one.new.agent != HOLD}
 
     def run(self, db: sqlite3.Connection) -> int:
-        held = [one for one in self._rerouted if one.new.agent == HOLD]
-        others = [one for one in self._rerouted if one.new.agent != HOLD]
-        moved = db.executemany(_REROUTE_TO_HOLD, [(str(one.new), one.key, str(one.old)) for one in held]).rowcount
-        now = self._now
-        moved += db.executemany(_REROUTE, [(now, str(one.new), one.key, str(one.old)) for one in others]).rowcount
-        return moved
+        moved: dict[tuple[str, str, str], list[str]] = {}
+        count = 0
+        for one in self._rerouted:
+            old, new = str(one.old), str(one.new)
+            if one.new.agent == HOLD:
+                changed = db.execute(_REROUTE_TO_HOLD, (new, one.key, old)).rowcount
+            else:
+                changed = db.execute(_REROUTE, (self._now, new, one.key, old)).rowcount
+            if changed:
+                count += 1
+                moved.setdefault((one.queue_id, old, new), []).append(one.address)
+        events = [steps.routed(name, who, old, new, self._now) for (name, old, new), who in moved.items()]
+        journal.write(db, [journal.step(event, number) for event, number in zip(events, self._numbers, strict=False)])
+        return count
 
 
 class Hurry(Change):
@@ -282,7 +344,7 @@ class Hurry(Change):
                 (rank,) = db.execute(NEXT_RANK, (name, rank)).fetchone()
                 if rank is None:
                     break
-                left -= db.execute(HURRY, (self._now, name, rank, self._now, left)).rowcount
+                left -= db.execute(HURRY, {"now": self._now, "destination": name, "rank": rank, "limit": left}).rowcount
             if db.execute(_IS_AWAITED, (name,)).fetchone() is not None:
                 due.append(destination)
         self.due = due
@@ -347,6 +409,7 @@ def _write_down(db: sqlite3.Connection, judgements: Sequence[Judgement], owner: 
     deferred = [row for judgement in judgements for row in judgement.deferred]
     held = [row for judgement in judgements for row in judgement.deferred_held]
     set_aside = [row for judgement in judgements for row in judgement.set_aside]
+    kept_back = [row for judgement in judgements for row in judgement.kept_back]
     told = [key for judgement in judgements for key in judgement.told]
     changed = 0
     if told:  # while they are under lease
@@ -359,7 +422,9 @@ def _write_down(db: sqlite3.Connection, judgements: Sequence[Judgement], owner: 
         changed += db.executemany(_DEFER_HELD, held).rowcount
     if set_aside:
         changed += db.executemany(_SET_ASIDE, set_aside).rowcount
-    missing = len(removed) + len(deferred) + len(held) + len(set_aside) - changed
+    if kept_back:
+        changed += db.executemany(_KEEP_BACK, kept_back).rowcount
+    missing = len(removed) + len(kept_back) + len(deferred) + len(held) + len(set_aside) - changed
     if missing:
         _log.error("{missing} recipients were settled by one who had no lease of them", missing=missing)
     return changed > 0

@@ -69,6 +69,9 @@ def _of_recipients(selection: Selection, values: dict[str, Any]) -> list[str]:
         written = [f"%{stars(one)}" if below else one for one in domains(selection.domain)]
         values.update(domain=written[0], other=written[-1])  # A-labels, U-labels
         where.append(_BELOW if below else "lower(recipients.domain) IN (:domain, :other)")
+    if selection.keys is not None:
+        where.append("recipients.key IN (SELECT value FROM json_each(:keys))")
+        values["keys"] = json.dumps(selection.keys)
     if selection.destination is not None:
         where.append("recipients.destination = :destination")
         values["destination"] = str(selection.destination)

@@ -19,8 +19,9 @@ from typing import NamedTuple
 from mailsuite.mail.address import Address
 from mailsuite.mail.content import Content, MemoryContent
 from mailsuite.mail.options import NO_WISHES, RecipientOptions
-from mailsuite.mail.queue import Delivery, HeldMail, Message, Recipient
+from mailsuite.mail.queue import Delivery, HeldMail, Message, Outcome, Recipient, Result
 from mailsuite.mail.route import HOLD, Destination
+from mailsuite.mail.status import EnhancedStatus
 from mailsuite.spool.columns import MESSAGE, address_of, message_of
 from mailsuite.spool.contents import load
 from mailsuite.spool.entry import Change
@@ -51,7 +52,8 @@ LEASE = """
     UPDATE recipients INDEXED BY recipients_of_message SET lease_owner = ?
     WHERE message IN (SELECT value FROM json_each(?)) AND destination = ? AND lease_owner IS NULL AND due <= ?
     RETURNING message, key, local_part, domain, original_local_part, original_domain, attempts, replayed,
-        options, reverse_local_part, reverse_domain, delay_told, expired
+        options, reverse_local_part, reverse_domain, delay_told, expired,
+        iif(expired = 2, json_array(last_status, last_text, last_remote), NULL)
 """
 GIVE_BACK = """
     UPDATE recipients SET lease_owner = NULL WHERE key IN (SELECT value FROM json_each(?)) AND lease_owner = ?
@@ -110,7 +112,7 @@ HELD = """
 """
 WAITING = """
     SELECT
-        recipients.key, recipients.local_part, recipients.domain, recipients.destination,
+        recipients.key, recipients.local_part, recipients.domain, recipients.destination, messages.queue_id,
         coalesce(recipients.reverse_local_part, messages.reverse_local_part),
         iif(recipients.reverse_local_part IS NULL, messages.reverse_domain, recipients.reverse_domain)
     FROM recipients CROSS JOIN messages ON messages.key = recipients.message
@@ -287,7 +289,8 @@ def waiting(rows: Iterable[Row]) -> Sequence[tuple[Destination, float]]:
 
 
 def _recipient(row: Row) -> Recipient:
-    _, key, local, domain, original, original_domain, attempts, _, options, reverse, reverse_domain, told, expired = row
+    _, key, local, domain, original, original_domain, attempts, _, options, reverse, reverse_domain, told, *over = row
+    expired, failure = over
     return Recipient(
         key,
         Address(local, domain),
@@ -297,4 +300,10 @@ def _recipient(row: Row) -> Recipient:
         address_of(reverse, reverse_domain),
         bool(told),
         bool(expired),
+        None if failure is None else _failure(*json.loads(failure)),
     )
+
+
+def _failure(status: str, text: str, remote: str | None) -> Outcome:
+    """What came of a recipient whose report is missing."""
+    return Outcome(Result.FAILED, EnhancedStatus.parse(status) or EnhancedStatus(5, 0, 0), text, remote=remote)

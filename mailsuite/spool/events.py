@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from mailsuite.mail.history import Event, EventKind
 from mailsuite.spool import journal
-from mailsuite.spool.rows import Row
+from mailsuite.spool.rows import Row, storable
 from mailsuite.spool.transactions import Operation
 
 # Each index ends with the key, so that the walk is in order and LIMIT ends it.
@@ -55,7 +55,7 @@ class Record(Operation):
 
 def event_row(event: Event) -> Row:
     """The columns of an event. Raises `ValueError` where its detail is not what JSON can hold."""
-    return (event.time, event.kind.value, event.subject, event.queue_id, _text(event))
+    return (event.time, event.kind.value, event.subject and storable(event.subject), event.queue_id, _text(event))
 
 
 def history(
@@ -102,7 +102,7 @@ def as_events(rows: Iterable[Row]) -> Sequence[Event]:
 def _text(event: Event) -> str:
     try:
         return journal.encode(dict(event.detail))
-    except TypeError as error:
+    except (TypeError, RecursionError) as error:
         raise ValueError(f"the detail of an event cannot be written down: {error}") from error
 
 

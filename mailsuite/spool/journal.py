@@ -20,12 +20,19 @@ from mailsuite.mail.origin import Origin
 from mailsuite.mail.queue import Settlement
 from mailsuite.mail.route import Target
 from mailsuite.mail.session import Peer
-from mailsuite.mail.steps import AttemptDetail
+from mailsuite.mail.steps import AttemptDetail, is_untold
 from mailsuite.spool.ids import base36
 from mailsuite.spool.patterns import address, fits
-from mailsuite.spool.rows import Row
+from mailsuite.spool.rows import Row, storable
 
-STEPS = (EventKind.ATTEMPT, EventKind.RECEIVED, EventKind.REPORTED, EventKind.FAULT, EventKind.MANAGED)
+STEPS = (
+    EventKind.ATTEMPT,
+    EventKind.RECEIVED,
+    EventKind.REPORTED,
+    EventKind.FAULT,
+    EventKind.MANAGED,
+    EventKind.ROUTED,
+)
 
 TABLE = "journal (queue_id, number, time, kind, subject, detail)"
 INSERT = f"INSERT INTO {TABLE} VALUES (?, ?, ?, ?, ?, ?)"  # noqa: S608 - a constant
@@ -95,14 +102,17 @@ def step(event: Event, number: int) -> Row:
     """A step as plain values, for `write`."""
     detail = event.detail
     plain = detail.plain() if isinstance(detail, AttemptDetail) else dict(detail)
-    return (event.queue_id, number, event.time, event.kind.value, event.subject, plain)
+    subject = event.subject and storable(event.subject)
+    return (event.queue_id, number, event.time, event.kind.value, subject, plain)
 
 
 def steps_of(settlement: Settlement, reports: Sequence[str]) -> Sequence[Event]:
     """The events of a settlement; those that tell of its reports get the ids of these, in their order."""
     ids = iter(reports)
     return [
-        replace(event, detail={"report": next(ids, ""), **event.detail}) if event.kind is EventKind.REPORTED else event
+        replace(event, detail={"report": next(ids, ""), **event.detail})
+        if event.kind is EventKind.REPORTED and not is_untold(event)
+        else event
         for event in settlement.events
     ]
 
@@ -130,12 +140,19 @@ def received(message: Row, recipients: Sequence[Row], arrived: Row) -> Row:
 
 
 def write(db: sqlite3.Connection, steps: Sequence[Row]) -> None:
-    """Write steps down that `step` has made. Raises `ValueError` where a detail is not what JSON can hold."""
+    """Write steps down that `step` has made. What JSON cannot hold is told so: no settlement fails for a step."""
     try:
         rows = [(*row[:5], _encode_quickly(row[5])) for row in steps]
-    except TypeError as error:
-        raise ValueError(f"the detail of an event cannot be written down: {error}") from error
+    except (TypeError, ValueError, RecursionError):
+        rows = [(*row[:5], _encoded(row[5])) for row in steps]
     db.executemany(INSERT, rows)
+
+
+def _encoded(detail: Any) -> str:  # noqa: ANN401 - what others have put into an event
+    try:
+        return encode(detail)
+    except (TypeError, ValueError, RecursionError) as error:
+        return encode({"text": f"the detail of this step cannot be written down: {error}"})
 
 
 def horizon(time: float) -> str:

@@ -18,13 +18,14 @@ from mailsuite.mail.route import HOLD, Destination
 from mailsuite.mail.selection import (
     AGE_STEPS,
     DestinationLoad,
+    Met,
     QueuedMessage,
     QueuedRecipient,
     QueueState,
     Selection,
 )
 from mailsuite.spool import journal
-from mailsuite.spool.choosing import conditions
+from mailsuite.spool.choosing import Conditions, conditions
 from mailsuite.spool.columns import MESSAGE, address_of, message_of
 from mailsuite.spool.patterns import address, contains
 from mailsuite.spool.rows import Row
@@ -48,6 +49,16 @@ SELECT_RECIPIENTS = """
     WHERE messages.key IN (SELECT value FROM json_each(:messages)) AND {recipient}
     ORDER BY recipients.message, recipients.key
 """
+# What is under lease is little: no more than the server has in memory.
+LEASED = """
+    SELECT recipients.key, messages.queue_id
+    FROM {join}
+    WHERE {message} AND {recipient} AND recipients.lease_owner > 0
+"""
+MET_DESTINATIONS = "SELECT DISTINCT recipients.destination FROM {join} WHERE {message} AND {recipient}"
+MET_ADDRESSES = "SELECT DISTINCT recipients.local_part, recipients.domain FROM {join} WHERE {message} AND {recipient}"
+_ALL = "recipients CROSS JOIN messages ON messages.key = recipients.message"
+_OF_IDS = "messages CROSS JOIN recipients INDEXED BY recipients_of_message ON recipients.message = messages.key"
 # Once through all recipients: a message counts once for each destination, however many recipients it has there.
 LOADS = """
     WITH parts AS (
@@ -99,6 +110,29 @@ def select(db: sqlite3.Connection, selection: Selection, limit: int, after: str,
         rows = db.execute(SELECT_RECIPIENTS.format(recipient=meant.recipient), values).fetchall()
     recipients = {key: [_queued(row, now) for row in group] for key, group in groupby(rows, lambda row: row[0])}
     return [QueuedMessage(message_of(row), recipients[row[0]]) for row in messages]
+
+
+def leased(db: sqlite3.Connection, selection: Selection, now: float) -> Sequence[tuple[int, str]]:
+    """See `ISpool.leased`."""
+    meant = conditions(selection, now)
+    return db.execute(_of(LEASED, selection, meant), meant.values).fetchall()
+
+
+def met(db: sqlite3.Connection, selection: Selection, now: float, *, addresses: bool) -> Met:
+    """See `ISpool.met`."""
+    meant = conditions(selection, now)
+    with _at_once(db):
+        rows = db.execute(_of(MET_DESTINATIONS, selection, meant), meant.values)
+        destinations = frozenset(Destination.parse(name) for (name,) in rows)
+        if not addresses:
+            return Met(destinations)
+        rows = db.execute(_of(MET_ADDRESSES, selection, meant), meant.values)
+        return Met(destinations, frozenset(Address(local_part, domain) for local_part, domain in rows))
+
+
+def _of(statement: str, selection: Selection, meant: Conditions) -> str:
+    join = _OF_IDS if selection.ids else _ALL
+    return statement.format(join=join, message=meant.message, recipient=meant.recipient)
 
 
 def loads(db: sqlite3.Connection, limit: int, now: float) -> Sequence[DestinationLoad]:

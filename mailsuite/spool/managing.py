@@ -18,6 +18,7 @@ from mailsuite.mail.history import EventKind
 from mailsuite.mail.route import HOLD, Destination
 from mailsuite.mail.selection import Managed, QueueAction, Selection
 from mailsuite.spool import journal
+from mailsuite.spool.changes import NOT_BEFORE
 from mailsuite.spool.choosing import conditions
 from mailsuite.spool.entry import Change
 from mailsuite.spool.schema import ON_HOLD
@@ -44,16 +45,19 @@ _FREE = f"(lease_owner IS NULL OR lease_owner = {ON_HOLD})"
 _IS_HELD = "(destination >= 'hold:' AND destination < 'hold;')"
 _IS_EXPIRED = "(destination >= 'expired:' AND destination < 'expired;')"
 _BACK = "message, local_part, domain, destination"
-_DUE = f"due = iif({_IS_HELD}, due, min(due, :now))"
+_NOW = f"max(:now, {NOT_BEFORE})"
+_DUE = f"due = iif({_IS_HELD}, due, min(due, {_NOW}))"
 # Under hold, `due` is the time of arrival, and the rank is 0: whatever crosses that line gets the other ones.
 _ACTIONS: Final = {
     QueueAction.HOLD: f"UPDATE recipients SET lease_owner = {ON_HOLD} WHERE {_THESE} AND lease_owner IS NULL",
     QueueAction.RELEASE: (
         f"UPDATE recipients SET lease_owner = NULL, {_DUE} WHERE {_THESE} AND lease_owner = {ON_HOLD}"
     ),
-    QueueAction.RETRY: (
-        f"UPDATE recipients SET due = min(due, :now) WHERE {_THESE} AND lease_owner IS NULL AND NOT {_IS_HELD}"
-    ),
+    # What comes too early must not lengthen the waits: it takes the place of the attempt before it.
+    QueueAction.RETRY: f"""
+        UPDATE recipients SET due = min(due, {_NOW}), attempts = iif(due > :now, max(attempts - 1, 0), attempts)
+        WHERE {_THESE} AND lease_owner IS NULL AND NOT {_IS_HELD}
+    """,
     QueueAction.REQUEUE: f"""
         UPDATE recipients SET
             lease_owner = NULL, expired = 0, attempts = 0,
@@ -63,13 +67,13 @@ _ACTIONS: Final = {
             due = CASE
                 WHEN {_IS_EXPIRED} THEN (SELECT arrived FROM messages WHERE messages.key = recipients.message)
                 WHEN {_IS_HELD} THEN due
-                ELSE min(due, :now)
+                ELSE min(due, {_NOW})
             END
         WHERE {_THESE} AND {_FREE}
     """,
     QueueAction.EXPIRE: f"""
         UPDATE recipients SET
-            lease_owner = NULL, expired = 1, due = min(due, :now),
+            lease_owner = NULL, expired = max(expired, 1), due = min(due, :now),
             destination = iif({_IS_HELD}, 'expired:' || substr(destination, 6), destination),
             rank = iif({_IS_HELD}, (SELECT messages.rank FROM messages WHERE messages.key = recipients.message), rank)
         WHERE {_THESE} AND {_FREE}

@@ -22,8 +22,8 @@ from typing import Any, Final
 
 from twisted.logger import Logger, LogLevel
 
-from mailsuite.interfaces import SpoolError
-from mailsuite.spool.errors import CommitFailed
+from mailsuite.interfaces import SpoolDown, SpoolError
+from mailsuite.spool.errors import CommitFailed, spool_error
 from mailsuite.spool.frames import READY, receive, send
 from mailsuite.spool.transactions import Operation
 
@@ -32,7 +32,7 @@ _BUFFER: Final = 1024 * 1024  # octets; a whole group in one write where the sys
 _PATIENCE: Final = 30.0  # seconds that it has to end when it was told to
 
 
-class ProcessLost(SpoolError):
+class ProcessLost(SpoolDown):
     """The process has ended although nobody had asked it to."""
 
 
@@ -77,8 +77,13 @@ class ProcessTransactions:
             for operation in group:
                 operation.error = self._gone
             return
+        octets = self._pickled(group)
+        if octets is None:
+            for operation in group if len(group) > 1 else ():
+                self.run([operation])
+            return
         try:
-            send(self._socket, pickle.dumps(group, pickle.HIGHEST_PROTOCOL))
+            send(self._socket, octets)
             answer = self._receive()
         except Exception as error:  # noqa: BLE001 - a defect concerns this group alone, unless it went half through
             self._break_off(group, error)
@@ -93,6 +98,15 @@ class ProcessTransactions:
             operation.error, operation.result = failed, result
             if effects is not None:
                 operation.take(effects)
+
+    def _pickled(self, group: Sequence[Operation]) -> bytes | None:
+        """A group as octets; None where somebody has put into it what is no plain data: one alone gets its error."""
+        try:
+            return pickle.dumps(group, pickle.HIGHEST_PROTOCOL)
+        except Exception as error:  # noqa: BLE001 - whatever it is that cannot be pickled
+            if len(group) == 1:
+                group[0].error = spool_error(error, self._path)
+            return None
 
     def close(self) -> None:
         """Let the child close the database and end."""

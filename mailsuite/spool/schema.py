@@ -196,7 +196,8 @@ MIGRATIONS: tuple[str, ...] = (
     ALTER TABLE recipients ADD COLUMN reverse_domain TEXT;
     ALTER TABLE recipients ADD COLUMN rank INTEGER NOT NULL DEFAULT 0;  -- the message's; 0 under hold
     ALTER TABLE recipients ADD COLUMN delay_told INTEGER NOT NULL DEFAULT 0;
-    ALTER TABLE recipients ADD COLUMN expired INTEGER NOT NULL DEFAULT 0;   -- 1: an operator said so
+    ALTER TABLE recipients ADD COLUMN expired INTEGER NOT NULL DEFAULT 0;
+        -- 1: an operator said so; 2: it has failed, as last_* say, and its report is missing
     ALTER TABLE partials ADD COLUMN options TEXT;
     ALTER TABLE completed ADD COLUMN options TEXT;
 
@@ -216,6 +217,7 @@ MIGRATIONS: tuple[str, ...] = (
     """,
 )
 VERSION = len(MIGRATIONS)
+UNREPORTED = 2  # in `expired`
 ON_HOLD = 0  # in place of a lease's number; no run has it
 
 _OLDEST_SQLITE = (3, 35, 0)  # RETURNING
@@ -284,8 +286,9 @@ def migrate(db: sqlite3.Connection, path: str) -> None:
 def check(db: sqlite3.Connection, path: str) -> None:
     """Look for damage in what a start must be able to rely on. Raises as `migrate`.
 
-    Contents and journals are most of the file (a second for a gigabyte in cache), and stand by themselves: damage there
-    shows where they are read, and concerns no other message.
+    Contents and journals are most of the file (a second for a gigabyte in cache), and are not looked at: damage there
+    shows where they are read, or where what is damaged is to go. Then it fails what was to be done with that message,
+    and `Settlements` puts the message on hold, so that no other waits for it.
     """
     tables = db.execute("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'").fetchall()
     for (table,) in tables:

@@ -39,7 +39,7 @@ from mailsuite.mail.origin import Origin
 from mailsuite.mail.partial import Completed, Partial
 from mailsuite.mail.queue import Delivery, HeldMail, Message, Report, Settlement
 from mailsuite.mail.route import HOLD, Destination, Target
-from mailsuite.mail.selection import DestinationLoad, Managed, QueueAction, QueuedMessage, Selection
+from mailsuite.mail.selection import DestinationLoad, Managed, Met, QueueAction, QueuedMessage, Selection
 from mailsuite.spool import claims, looking
 from mailsuite.spool.allowance import Bounds
 from mailsuite.spool.changes import Hurry, Judgement, Move, Release, Renewal, Reroute, Rerouted, Settling
@@ -53,6 +53,7 @@ from mailsuite.spool.entry import Change, Entry, Insertion, Room
 from mailsuite.spool.events import Record, history
 from mailsuite.spool.managing import FIRST, Bite, Manage, Tally, choose
 from mailsuite.spool.partials import Partials
+from mailsuite.spool.routing import Careful
 from mailsuite.spool.run import Around, Run, Setting, begin
 from mailsuite.spool.transactions import Operation
 
@@ -264,6 +265,7 @@ class SqliteSpool:
             lambda run: Settling(
                 [Judgement.of(one, run.owner, now, self._enter_report, run.entries.numbers) for one in settlements],
                 run.owner,
+                [one.delivery.message.queue_id for one in settlements],
             )
         )
 
@@ -271,22 +273,25 @@ class SqliteSpool:
         return self._submit(lambda run: Release(deliveries, run.owner))
 
     def move(self, delivery: Delivery, destination: Destination) -> Deferred[None]:
-        return self._submit(lambda run: Move(delivery, destination, run.owner, self._clock.seconds()))
+        return self._submit(
+            lambda run: Move(delivery, destination, run.owner, self._clock.seconds(), next(run.entries.numbers))
+        )
 
     async def reroute(self, choose: Callable[[Address, Destination, Address | None], Destination]) -> int:
         run = self._running()
+        carefully = Careful(choose)
         moved = 0
         last = 0
         while rows := await self._read(claims.WAITING, last, _REROUTE_BATCH):
             last = rows[-1][0]
             changed = []
-            for key, local_part, domain, name, sender, sender_domain in rows:
-                old = Destination.parse(name)
-                new = choose(Address(local_part, domain), old, address_of(sender, sender_domain))
+            for key, local_part, domain, name, queue_id, sender, sender_domain in rows:
+                old, address = Destination.parse(name), Address(local_part, domain)
+                new = carefully(address, old, address_of(sender, sender_domain))
                 if new != old:
-                    changed.append(Rerouted(key, old, new))
+                    changed.append(Rerouted(key, queue_id, str(address), old, new))
             if changed:
-                moved += await run.writer.submit(Reroute(changed, self._clock.seconds()))
+                moved += await run.writer.submit(Reroute(changed, self._clock.seconds(), run.entries.numbers))
         return moved
 
     async def hurry(self, destinations: Sequence[Destination]) -> int:
@@ -302,6 +307,14 @@ class SqliteSpool:
     def select(self, selection: Selection, limit: int, *, after: str = "") -> Deferred[Sequence[QueuedMessage]]:
         now = self._clock.seconds()
         return self._look(lambda db: looking.select(db, selection, limit, after, now))
+
+    def leased(self, selection: Selection) -> Deferred[Sequence[tuple[int, str]]]:
+        now = self._clock.seconds()
+        return self._look(lambda db: looking.leased(db, selection, now))
+
+    def met(self, selection: Selection, *, addresses: bool = False) -> Deferred[Met]:
+        now = self._clock.seconds()
+        return self._look(lambda db: looking.met(db, selection, now, addresses=addresses))
 
     def loads(self, limit: int) -> Deferred[Sequence[DestinationLoad]]:
         now = self._clock.seconds()
@@ -424,6 +437,8 @@ class SqliteSpool:
         due: dict[Destination, None] = {}
         gone: dict[str, None] = {}
         for operation in operations:
+            if isinstance(operation, Settling) and (lines := operation.log_lines):
+                _log.info("{lines}", lines="\n".join(lines))
             if isinstance(operation, Change):
                 for entry in operation.entries:
                     leased += entry.leased

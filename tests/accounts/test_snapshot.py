@@ -6,9 +6,12 @@ from twisted.internet.task import Clock
 from twisted.logger import LogLevel, globalLogPublisher
 from zope.interface.verify import verifyObject
 
+from mailsuite.accounts.customers import CustomersFile
 from mailsuite.accounts.snapshot import Directory
 from mailsuite.interfaces import DirectoryUnavailable, IDirectory
 from mailsuite.mail.address import Address, parse_mailbox
+from mailsuite.mail.customer import Customer
+from mailsuite.mail.session import SecretKind
 from tests.accounts.conftest import HeldThreads, at_once, in_real_thread, result_of
 
 ALICE = Address("alice", "example.org")
@@ -54,6 +57,22 @@ def what_is(made, text):
 
 def test_it_provides_its_interface(reader):
     assert verifyObject(IDirectory, Directory(reader, Clock(), at_once))
+
+
+def test_it_knows_which_secrets_are_kept(directory, reader):
+    made = Directory(reader, Clock(), in_real_thread)
+    assert made.kinds == set(SecretKind)
+    directory.add_user("alice@example.org", "secret")
+    result_of(made.refresh())
+    assert made.kinds == set()
+    directory.add_user("carol@example.org", "secret", keep=[SecretKind.SCRAM_SHA_256])
+    result_of(made.refresh())
+    assert made.kinds == {SecretKind.SCRAM_SHA_256}
+    directory.set_enabled("carol@example.org", enabled=False)
+    with CustomersFile(reader.path) as customers:
+        customers.add_customer(Customer("ship", ("ship.example",)), "secret", keep=[SecretKind.SHARED])
+    result_of(made.refresh())
+    assert made.kinds == {SecretKind.SHARED}
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from twisted.logger import formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 
 from mailsuite import __version__
-from mailsuite.admin.control import Control, ControlClient, ControlError, NotRunning, connect
+from mailsuite.admin.control import Control, ControlClient, ControlError, NotAnswering, NotRunning, connect
 from mailsuite.admin.control.language import selection_of
 from mailsuite.admin.control.server import MOST_CONNECTIONS
 from mailsuite.delivery.active import DestinationStatus
@@ -456,3 +456,39 @@ def test_a_server_that_hangs_up_is_told(reactor, run, tmp_path):
             talk(reactor, run, tmp_path, ControlClient.ping)
     finally:
         run(port.stopListening())
+
+
+def test_a_server_that_does_not_answer_is_told_as_that(reactor, run, tmp_path):
+    factory = Factory.forProtocol(Protocol)
+    factory.noisy = False
+    port = reactor.listenUNIX(str(tmp_path / "control.sock"), factory)
+
+    async def go():
+        client = ControlClient(answer_time=0.05)
+        await connect(reactor, tmp_path, client)
+        await client.manage(QueueAction.RETRY, EVERYTHING, by="root")
+
+    try:
+        with pytest.raises(NotAnswering, match=r"is there, but has not answered for 0\.05 seconds"):
+            run(go())
+    finally:
+        run(port.stopListening())
+
+
+def test_work_may_take_longer_than_the_answer(reactor, run, tmp_path, serving):
+    class Slow(FakeQueue):
+        async def manage(self, action, selection, *, by):
+            await deferLater(reactor, 0.3)
+            return Managed(1, 1)
+
+    serving(FakePulls(), queue=Slow())
+
+    async def go():
+        client = ControlClient(answer_time=0.15)
+        await connect(reactor, tmp_path, client)
+        managed = await client.manage(QueueAction.RETRY, EVERYTHING, by="root")
+        await client.leave()
+        await deferLater(reactor, 0.05)
+        return managed
+
+    assert run(go()) == Managed(1, 1)

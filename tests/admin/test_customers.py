@@ -276,7 +276,8 @@ def held(furnished, tmp_path):
         schema.migrate(db, path)
         for number, domain in enumerate(("ship.example", "ship.example", "boat.example", "other.example")):
             db.execute(
-                "INSERT INTO messages VALUES (?, ?, 'bob', 'example.net', '7BIT', 0, NULL, 1000, 2048, 0)",
+                "INSERT INTO messages (key, queue_id, reverse_local_part, reverse_domain, body, smtputf8, arrived,"
+                " size, in_file) VALUES (?, ?, 'bob', 'example.net', '7BIT', 0, 1000, 2048, 0)",
                 (number, f"Q{number}"),
             )
             db.execute(

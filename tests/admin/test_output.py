@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from mailsuite.admin.output import print_rows
+from mailsuite.admin.output import columns, print_rows
 
 ROWS = [
     {"name": "[bold]x[/bold]", "many": ["one", "two"], "flag": True, "number": 7, "hidden": "more"},
@@ -35,6 +35,16 @@ def test_nothing_in_a_table_is_cut_or_taken_for_markup(printed):
     assert "y" * 300 in text
     assert ":smile:" in text
     assert "\x1b" not in text
+
+
+def test_what_commands_a_terminal_becomes_a_mark(printed, capsys):
+    hostile = "\x1b]0;pwned\x07\x9b2J\u202eevil\r\n[a]"
+    row = {"name": hostile, "many": ["one", hostile], "flag": True, "number": 7}
+    text = printed([row], as_json=False)
+    assert text.count("?]0;pwned??2J?evil??[a]") == 2
+    assert all(character.isprintable() or character == "\n" for character in text)
+    assert columns([row], TITLES)[2].startswith("?]0;pwned??2J?evil??[a]   7")
+    assert json.loads(printed([row], as_json=True)) == [row]
 
 
 def test_an_empty_table_is_its_heading(printed):

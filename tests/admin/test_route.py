@@ -17,6 +17,10 @@ RECORDS = {
     ("mx1.there.example.", "AAAA"): ["2001:db8::1"],
     ("mx2.there.example.", "A"): ["192.0.2.2"],
     ("null.example.", "MX"): ["0 ."],
+    ("dangling.example.", "MX"): ["10 gone.example.", "20 none.example."],
+    ("none.example.", "TXT"): ["nothing else"],
+    ("broken.example.", "MX"): ["10 gone.example.", "20 fails.example."],
+    ("half.example.", "MX"): ["10 gone.example.", "20 mx1.there.example."],
     ("smart.example.", "A"): ["192.0.2.3"],
 }
 CONFIG = """
@@ -37,6 +41,13 @@ agent = "tickets"
 domain = "slow.example"
 next_hop = ["smart.example:587", "mx:there.example"]
 tls = "required"
+[[route]]
+domain = "nowhere.example"
+next_hop = ["gone.example", "none.example"]
+[[route]]
+domain = "proved.example"
+next_hop = "smart.example:26"
+tls = "dane"
 [[route]]
 sender = "@shop.example"
 next_hop = "smart.example"
@@ -67,6 +78,10 @@ def serve(server):
         asked = question.question[0]
         name, kind = asked.name.to_text().lower(), dns.rdatatype.to_text(asked.rdtype)
         found = RECORDS.get((name, kind), [])
+        if name == "fails.example.":
+            response.set_rcode(dns.rcode.SERVFAIL)
+            server.sendto(response.to_wire(), peer)
+            continue
         if found:
             response.answer.append(dns.rrset.from_text(name, 60, "IN", kind, *found))
         elif not any(known == name for known, _ in RECORDS):
@@ -120,6 +135,12 @@ def test_programs_get_json(ask) -> None:
         (["bob@null.example"], 69, "5.1.10 null.example does not accept mail"),
         (["bob@gone.example"], 69, "5.1.2 gone.example: no such domain"),
         (["bob@gone.example", "--no-dns"], 0, "the MX is asked"),
+        (["bob@dangling.example"], 69, "none of the hosts can be sent to"),
+        (["bob@broken.example"], 75, "none of the hosts can be sent to"),
+        (["bob@half.example"], 0, "mx1.there.example"),
+        (["bob@nowhere.example"], 75, "none of the hosts can be sent to"),
+        (["bob@proved.example"], 75, "nothing may be sent"),
+        (["bob@there.example", "--sender", "us@shop.example", "--no-dns"], 0, "[smart.example]:25"),
         (["bob"], 2, "it is not an address"),
         (["bob@there.example", "--sender", "x"], 2, "x: it is not an address"),
     ],

@@ -92,6 +92,18 @@ def lines(kind, detail, subject=None):
         ),
         (EventKind.ATTEMPT, "maildir:", {"outcomes": [{"nothing": 1}, "what"]}, ["maildir", "? ?"]),
         (EventKind.REPORTED, "a@b", {"report": "HOE2", "why": "delayed"}, ["<a@b> was told that it is late, in HOE2"]),
+        (
+            EventKind.REPORTED,
+            "a@b",
+            {"why": "dropped", "of": "failed", "text": "550 no"},
+            ["the report to <a@b> on the failure was dropped: 550 no"],
+        ),
+        (
+            EventKind.ROUTED,
+            "relay:new.test",
+            {"recipients": ["a@b"], "old": "relay:old.test", "new": "relay:new.test"},
+            ["a@b goes to relay:new.test from now on, no more to relay:old.test"],
+        ),
         (EventKind.REPORTED, "a@b", {"why": "other"}, ["<a@b> other, in a report"]),
         (EventKind.FAULT, None, {"traceback": "Traceback:\n  x\x07"}, None),
         (

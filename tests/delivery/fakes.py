@@ -12,6 +12,7 @@ from mailsuite.mail.envelope import Envelope
 from mailsuite.mail.queue import Delivery, Message, Outcome, Recipient, Result
 from mailsuite.mail.replies import RELAYING_DENIED
 from mailsuite.mail.route import HOLD, RELAY, Destination, Target
+from mailsuite.mail.selection import QueuedMessage, QueuedRecipient, QueueState
 from mailsuite.mail.status import EnhancedStatus
 
 SENDER = Address("sender", "here.example")
@@ -39,6 +40,7 @@ class FakeSpool:
         self.events = []
         self.on_hold = []  # deliveries
         self.calls = []
+        self.last_errors = {}  # key of a recipient: status, text and remote of its last attempt
         self.failing = None
         self.watcher = None
         self.pending = None  # a list, to hold settle calls back in
@@ -90,6 +92,22 @@ class FakeSpool:
             self.lease(one)
         return due[:limit]
 
+    async def select(self, selection, limit, *, after=""):
+        queued = {}
+        for one, at in self.waiting.values():
+            if one.message.queue_id in selection.ids:
+                queued.setdefault(one.message.queue_id, (one.message, []))[1].extend(
+                    QueuedRecipient(who.address, one.destination, QueueState.WAITING, at) for who in one.recipients
+                )
+        for key, one in self.leased.items():
+            if one.message.queue_id in selection.ids:
+                who = next(who for who in one.recipients if who.key == key)
+                last = self.last_errors.get(key, (None, None, None))
+                queued.setdefault(one.message.queue_id, (one.message, []))[1].append(
+                    QueuedRecipient(who.address, one.destination, QueueState.ACTIVE, 0.0, 0, None, None, *last)
+                )
+        return [QueuedMessage(message, tuple(recipients)) for message, recipients in queued.values()][:limit]
+
     async def destinations(self):
         self._check("destinations")
         earliest = {}
@@ -120,6 +138,9 @@ class FakeSpool:
             if outcome.result is Result.DEFERRED:
                 told = recipient.delay_told or recipient.key in settlement.delay_told
                 counted = replace(recipient, attempts=recipient.attempts + 1, delay_told=told)
+                if recipient.key in settlement.unreported:
+                    failure = replace(outcome, result=Result.FAILED, next_attempt=None)
+                    counted = replace(counted, expired=True, failure=failure)
                 again.setdefault(outcome.next_attempt, []).append(counted)
         if any(outcome.result is Result.HELD for outcome in settlement.outcomes):
             self.on_hold.append(delivery)
@@ -156,7 +177,7 @@ class FakeRouter:
     def __init__(self):
         self.refusal = None
 
-    async def resolve(self, recipient, submitter, *, trusted, sender=None):
+    async def resolve(self, recipient, submitter, *, trusted, sender=None, is_report=False):
         if self.refusal is not None:
             raise self.refusal
         if not trusted:

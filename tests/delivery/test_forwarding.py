@@ -10,7 +10,8 @@ from mailsuite.delivery.turned import TurnedRouter
 from mailsuite.interfaces import Refused
 from mailsuite.mail.address import Address, parse_mailbox
 from mailsuite.mail.replies import NO_SUCH_USER, NOT_OUR_DOMAIN
-from mailsuite.mail.route import HOLD, MAILDIR, RELAY, Destination, NextHop
+from mailsuite.mail.route import HOLD, MAILDIR, REDISTRIBUTED, RELAY, Destination, NextHop
+from mailsuite.mail.session import Identity
 from tests.delivery.fakes import FakeDirectory
 
 ALIASES = {
@@ -172,6 +173,11 @@ def test_what_an_operator_has_given_up_stays_so(directory) -> None:
     assert router_of(directory).rerouted(parse_mailbox("x@else.example"), expired) == expired
 
 
+def test_what_stands_for_a_list_that_has_taken_a_message_over_stays_so(directory) -> None:
+    taken = Destination(REDISTRIBUTED, "here.example")
+    assert router_of(directory).rerouted(parse_mailbox("list@here.example"), taken) == taken
+
+
 @pytest.mark.parametrize(
     ("recipient", "sender", "sentences"),
     [
@@ -258,3 +264,85 @@ def test_held_mail_does_not_leave_for_a_sender_dependent_smarthost(directory) ->
     router = router_of(directory, Route(sender="@here.example", next_hops=(SMART,)))
     held = Destination(HOLD, "else.example")
     assert router.rerouted(parse_mailbox("x@else.example"), held, parse_mailbox("a@here.example")) == held
+
+
+SHOP = NextHop("smart.example", 587, username="shop@smart.example", password="s")
+BY_ACCOUNT = Destination(RELAY, "shop@smart.example@[smart.example]:587")
+BY_MX = Destination(RELAY, "else.example")
+
+
+def test_nobody_borrows_our_account_at_a_smarthost_by_a_forged_sender(directory, rewriting) -> None:
+    router = router_of(directory, Route(sender="@shop.example", next_hops=(SHOP,)), rewriting=None)
+    forged = "forged@shop.example"
+    stranger = resolve(router, "out@here.example", forged)["carol@else.example"]
+    assert (stranger.destination, stranger.rule) == (BY_MX, "alias out@here.example; MX of the domain")
+    known = resolve(router, "out@here.example", forged, trusted=True)["carol@else.example"]
+    assert known.destination == BY_ACCOUNT
+    results = []
+    Deferred.fromCoroutine(
+        router.resolve(parse_mailbox("x@else.example"), Identity("shop"), trusted=False, sender=parse_mailbox(forged))
+    ).addCallback(results.append)
+    [[authenticated]] = results
+    assert authenticated.destination == BY_ACCOUNT
+
+
+@pytest.mark.parametrize("sender", ["bob@shop.example", None])
+def test_neither_a_way_back_nor_a_provider_lends_our_account(directory, rewriting, sender) -> None:
+    routes = Routes(
+        [
+            Route(sender="@shop.example", next_hops=(SHOP,)),
+            Route(sender="<>", next_hops=(SHOP,)),
+            Route("else.example", next_hops=(SMART,)),
+        ]
+    )
+    router = Router(directory, routes, rewriting=rewriting)
+    smart = Destination(RELAY, "[smart.example]:587")
+    back = rewriting.forward(parse_mailbox("carol@else.example"))
+    assert resolve(router, back, sender)["carol@else.example"].destination == smart
+    turned = TurnedRouter(router, routes)
+    assert resolve(turned, "carol@else.example", sender, trusted=True)["carol@else.example"].destination == smart
+
+
+def test_what_we_name_as_the_sender_ourselves_may_use_our_account(directory, rewriting) -> None:
+    router = router_of(directory, Route(sender="@here.example", next_hops=(SHOP,)), rewriting=rewriting)
+    for alias in ("out@here.example", "list@here.example"):
+        assert resolve(router, alias)["carol@else.example"].destination == BY_ACCOUNT
+    # Whoever says to be one of ours is not believed.
+    assert resolve(router, "out@here.example", "sally@here.example")["carol@else.example"].destination == BY_MX
+
+
+def test_a_route_for_a_recipient_lends_no_account_to_forged_senders(directory) -> None:
+    route = Route(recipient="alice@here.example", sender="@shop.example", next_hops=(SHOP,))
+    router = router_of(directory, route)
+    to_alice = resolve(router, "alice@here.example", "forged@shop.example")["alice@here.example"]
+    assert to_alice.destination == Destination(MAILDIR)
+    trusted = resolve(router, "alice@here.example", "bob@shop.example", trusted=True)["alice@here.example"]
+    assert trusted.destination == BY_ACCOUNT
+
+
+def test_mail_that_waits_goes_by_our_account_only_if_it_did_before(directory, rewriting) -> None:
+    router = router_of(directory, Route(sender="@shop.example", next_hops=(SHOP,)), rewriting=rewriting)
+    carol, shop = parse_mailbox("carol@else.example"), parse_mailbox("bob@shop.example")
+    assert router.rerouted(carol, BY_ACCOUNT, shop) == BY_ACCOUNT
+    moved = Destination(RELAY, "shop@smart.example@[old.example]:587")  # the smarthost had another name
+    assert router.rerouted(carol, moved, shop) == BY_ACCOUNT
+    assert router.rerouted(carol, BY_MX, shop) == BY_MX
+    assert router.rerouted(carol, Destination(RELAY, "us@[smart.example]:587"), shop) == BY_MX
+    ours = router_of(directory, Route(sender="@here.example", next_hops=(SHOP,)), rewriting=rewriting)
+    assert ours.rerouted(carol, BY_MX, rewriting.forward(parse_mailbox(SENDER))) == BY_ACCOUNT
+    assert ours.rerouted(carol, BY_MX, parse_mailbox("SRS0=AAAAAAAA=ZZ=x.example=y@here.example")) == BY_MX
+
+
+def test_an_account_without_a_condition_on_the_sender_is_for_all(directory) -> None:
+    router = router_of(directory, Route(next_hops=(SHOP,)))
+    assert resolve(router, "out@here.example")["carol@else.example"].destination == BY_ACCOUNT
+    assert router.rerouted(parse_mailbox("carol@else.example"), BY_ACCOUNT) == BY_ACCOUNT
+
+
+def test_it_is_told_whom_an_account_is_for(directory) -> None:
+    router = router_of(directory, Route(sender="@shop.example", next_hops=(SHOP,)))
+    shop = parse_mailbox("bob@shop.example")
+    for recipient in ("x@else.example", "out@here.example"):
+        told = router.explain(parse_mailbox(recipient), shop)
+        assert any("only for senders who are authenticated or trusted" in sentence for sentence in told)
+        assert not any("authenticated" in sentence for sentence in router.explain(parse_mailbox(recipient)))

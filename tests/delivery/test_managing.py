@@ -190,3 +190,48 @@ def test_a_spool_that_fails_is_told(house):
 
 def test_the_schedulers_status_is_passed_on(house):
     assert house.managing.status() == ["as it stands"]
+
+
+@pytest.mark.parametrize("action", [QueueAction.DELETE, QueueAction.EXPIRE, QueueAction.REQUEUE])
+def test_what_is_active_is_those_recipients_and_no_others_of_the_message(house, action):
+    house.put(SLOW, OTHER)
+    house.scheduler.ready += house.claim(SLOW)
+    house.do(QueueAction.HOLD, Selection(destination=OTHER))
+    assert house.do(action, Selection(state=QueueState.ACTIVE)) == Managed(1, 1)
+    left = [one for message in now(house.spool.select(EVERYTHING, 9)) for one in message.recipients]
+    assert [one.state for one in left if one.destination == OTHER] == [QueueState.ON_HOLD]
+
+
+def test_what_is_active_and_under_way_is_busy(house):
+    house.put(SLOW, OTHER)
+    house.claim(SLOW)
+    assert house.do(QueueAction.DELETE, Selection(state=QueueState.ACTIVE)) == Managed(0, 0, 1)
+    assert house.states() == [QueueState.ACTIVE, QueueState.DUE]
+
+
+def test_a_requeue_that_nobody_waits_for_any_more_is_done_all_the_same(house):
+    house.routes = {"slow.test": OTHER}
+    house.put(SLOW)
+    manage, gate = house.spool.manage, Deferred()
+
+    def slowly(*args, **kwargs):
+        done = manage(*args, **kwargs)
+        answer = Deferred()
+        gate.addCallback(lambda _: None if answer.called else done.chainDeferred(answer))
+        return answer
+
+    house.spool.manage = slowly
+    waiting = Deferred.fromCoroutine(house.managing.manage(QueueAction.REQUEUE, EVERYTHING, by="carol"))
+    waiting.addErrback(lambda _: None)
+    waiting.cancel()
+    gate.callback(None)
+    [found] = now(house.spool.select(EVERYTHING, 9))
+    assert found.recipients[0].destination == OTHER
+    assert house.scheduler.woken == [{SLOW, OTHER}]
+
+
+def test_destinations_that_are_new_are_woken_too(house):
+    house.routes = {"slow.test": OTHER}
+    house.put(SLOW)
+    house.do(QueueAction.REQUEUE)
+    assert house.scheduler.woken == [{SLOW, OTHER}]

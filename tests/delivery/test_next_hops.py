@@ -4,16 +4,20 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from mailsuite.delivery.next_hops import NextHops, Unroutable
+from mailsuite.delivery.own_addresses import OwnAddresses
 from mailsuite.delivery.routes import Route, Routes
 from mailsuite.mail.queue import Result
 from mailsuite.mail.route import NextHop
-from mailsuite.net.resolver import MX, NULL_MX, DnsFailure
+from mailsuite.net.addresses import parse_address
+from mailsuite.net.resolver import MX, NULL_MX, DnsFailure, NoUsableHost
 from tests.delivery.fakes import relay
 
 SMARTHOST = NextHop("smtp.provider.example", 587, tls="verified", username="us", password="secret")
 GROUP = NextHop("group.example", 2525, use_mx=True, tls="required")
 LAST = NextHop("192.0.2.9")
 DEFAULT = NextHop("", 2525, use_mx=True, tls="required")
+NAMES = ["mx.here.example", "here.example", "[192.0.2.1]"]
+OWN = OwnAddresses(frozenset({2525}), frozenset({parse_address("2001:db8::25")}))
 
 
 class FakeResolver:
@@ -29,7 +33,10 @@ class FakeResolver:
 
 def find(destination, *routes, **answers):
     hops = NextHops(
-        Routes(routes, default=DEFAULT), FakeResolver(**answers), ["mx.here.example", "here.example", "[192.0.2.1]"]
+        Routes(routes, default=DEFAULT),
+        FakeResolver(**answers),
+        ["mx.here.example", "here.example", "[192.0.2.1]"],
+        OWN,
     )
     results = []
     Deferred.fromCoroutine(hops.find(destination)).addBoth(results.append)
@@ -113,6 +120,7 @@ def test_a_next_hop_that_left_the_routes_is_waited_for() -> None:
         ([NULL_MX], Result.FAILED, "5.1.10"),
         (DnsFailure("there.example", "no such domain", temporary=False), Result.FAILED, "5.1.2"),
         (DnsFailure("there.example", "no answer", temporary=True), Result.DEFERRED, "4.4.3"),
+        (NoUsableHost("there.example", "only addresses", temporary=False), Result.FAILED, "5.4.4"),
         ([MX(10, "MX.here.example")], Result.FAILED, "5.4.6"),
         ([MX(10, "a.example"), MX(10, "mx.here.example")], Result.FAILED, "5.4.6"),
         ([MX(0, "here.example")], Result.FAILED, "5.4.6"),
@@ -127,3 +135,19 @@ def test_a_domain_without_a_host_for_us_is_unroutable(answer, result, status) ->
 def test_hosts_that_are_no_nearer_than_we_are_dropped() -> None:
     hosts = [MX(5, "a.example"), MX(10, "mx.here.example"), MX(10, "b.example"), MX(20, "c.example")]
     assert [hop.host for hop in find(relay("there.example"), there=hosts)] == ["a.example"]
+
+
+@pytest.mark.parametrize(
+    "literal",
+    [
+        "[IPv6:::ffff:192.0.2.1]",
+        "[127.0.0.1]",
+        "[0.0.0.0]",
+        "[IPv6:::1]",
+        "[IPv6:::]",
+        "[IPv6:::ffff:127.0.0.1]",
+        "[IPv6:2001:DB8:0::25]",
+    ],
+)
+def test_our_own_literal_is_a_loop_however_it_is_written(literal) -> None:
+    assert str(unroutable(relay(literal)).status) == "5.4.6"

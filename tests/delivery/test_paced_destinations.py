@@ -214,3 +214,18 @@ def test_pacing_by_default_is_that_of_the_settings(schedule, spool, clock) -> No
     spool.commit(*(spool.make(HERE) for _ in range(50)))
     clock.turn()
     assert line.open == 3
+
+
+def test_a_clock_that_is_set_back_does_not_stop_what_is_paced(schedule, spool, clock) -> None:
+    schedule(FakeAgent(), pacing=Pacing(rate=1.0))
+    spool.commit(*(spool.make(HERE) for _ in range(20)))
+    clock.turn()
+    clock.pump([1.0] * 5)
+    before = len(spool.history)
+    assert 0 < before < 20
+    clock.rightNow -= 3600.0  # timers stay at their times, as those of a reactor do
+    clock.pump([1.0] * 5)
+    assert len(spool.history) == before
+    spool.commit(spool.make(THERE))  # mail for anybody shows it
+    clock.pump([1.0] * 30)
+    assert len(spool.history) == 21

@@ -4,12 +4,15 @@ from dataclasses import replace
 
 import pytest
 from twisted.internet.defer import Deferred
+from twisted.logger import globalLogPublisher
 
 from mailsuite.delivery import gathering
 from mailsuite.delivery.bounces import Bounces, ReportSettings
+from mailsuite.delivery.expiry import GIVEN_UP
 from mailsuite.delivery.pacing import UniformRules
 from mailsuite.delivery.retry import RetrySchedule
 from mailsuite.delivery.settlements import Settlements
+from mailsuite.delivery.srs import Rewriting
 from mailsuite.interfaces import DirectoryUnavailable, Refused
 from mailsuite.mail.address import Address
 from mailsuite.mail.content import MemoryContent
@@ -18,6 +21,7 @@ from mailsuite.mail.history import Event, EventKind
 from mailsuite.mail.options import ByMode, MessageOptions, Notify, RecipientOptions, Return
 from mailsuite.mail.queue import Delivery, Outcome, Recipient, Result, Via
 from mailsuite.mail.replies import NO_SUCH_USER
+from mailsuite.mail.reply import Reply
 from mailsuite.mail.route import HOLD, Destination
 from mailsuite.mail.session import TLSFacts
 from mailsuite.mail.status import EnhancedStatus
@@ -103,6 +107,42 @@ def test_what_fails_at_several_destinations_is_told_in_one_report(desk, spool, c
     # All of it in one call, which is one transaction.
     assert [call for call in spool.calls if call[0] == "settle"] == [("settle", 2)]
     assert sorted(map(str, desk.kinds())) == ["attempt", "attempt", "reported"]
+
+
+def test_it_tells_that_others_are_still_being_tried(desk, spool) -> None:
+    [delivery] = desk.make(recipients=4)
+    desk.settle(delivery, RELAYED, REFUSED, LATER, LATER)
+    desk.later()
+    [report] = desk.reports()
+    assert "still being tried for 2 other recipients" in " ".join(report.text.split())
+    [alone] = desk.make()
+    desk.settle(alone, REFUSED)
+    desk.later()
+    assert "still being tried" not in desk.reports()[1].text
+
+
+def test_what_an_operator_gives_up_is_returned_with_its_last_error(desk, spool) -> None:
+    [delivery] = desk.make()
+    delivery = replace(delivery, recipients=(replace(delivery.recipients[0], expired=True),))
+    spool.last_errors[delivery.recipients[0].key] = ("4.3.0", "try later", "mx.there.example")
+    desk.settle(delivery, GIVEN_UP)
+    desk.later()
+    [report] = desk.reports()
+    assert GIVEN_UP.text in report.text
+    assert "The last attempt: mx.there.example: 4.3.0 try later" in report.text
+
+
+def test_log_tells_the_code_of_a_reply(desk, clock) -> None:
+    events = []
+    globalLogPublisher.addObserver(events.append)
+    try:
+        [delivery] = desk.make(recipients=2)
+        late = Outcome.of_reply(Reply.make(450, "4.3.0", "Try later"), "mx.there.example")
+        desk.settle(delivery, late, replace(late, text="No answer in time"))
+    finally:
+        globalLogPublisher.removeObserver(events.append)
+    told = [event["text"] for event in events if "text" in event]
+    assert told == ["450 4.3.0 Try later", "No answer in time (450 4.3.0 Try later)"]
 
 
 def test_other_messages_and_other_readers_have_reports_of_their_own(desk) -> None:
@@ -216,6 +256,7 @@ def test_a_report_that_cannot_be_written_is_not_sent_twice(desk, spool, clock) -
         (ALL, RELAYED, "relayed"),
         (Notify(0), RELAYED, None),
         (ALL, replace(RELAYED, dsn_passed_on=True), None),
+        (ALL, replace(DELIVERED, dsn_passed_on=True), None),
         (ALL, HELD, None),
         (ALL, LATER, None),
     ],
@@ -360,7 +401,62 @@ def test_a_time_that_the_sender_has_set_is_late_when_it_has_passed(desk, spool, 
     desk.settle(give_up, LATER)
     desk.later()
     told = sorted((report.recipients[0]["Action"], report.recipients[0]["Status"]) for report in desk.reports())
-    assert told == [("delayed", "4.2.0"), ("failed", "5.4.7")]
+    assert told == [("delayed", "4.4.7"), ("failed", "5.4.7")]
+
+
+def test_whoever_has_set_a_time_is_told_at_that_time_and_not_sooner(desk, spool, clock) -> None:
+    # RFC 2852 section 4.1.3: the report is due at the time, whatever is told of delays without one.
+    limit = clock.seconds() + 6 * HOUR
+    [delivery] = desk.make(options=MessageOptions(deliver_by=limit, by_mode=ByMode.NOTIFY))
+    clock.advance(5 * HOUR)
+    desk.settle(delivery, LATER)
+    desk.later()
+    assert spool.reports == []
+    clock.advance(HOUR)
+    desk.settle(delivery, LATER)
+    desk.later()
+    [report] = desk.reports()
+    assert (report.recipients[0]["Action"], report.recipients[0]["Status"]) == ("delayed", "4.4.7")
+
+
+def test_a_time_beyond_the_last_attempt_leaves_the_report_on_a_delay(desk, spool, clock) -> None:
+    limit = clock.seconds() + 1000 * HOUR
+    [delivery] = desk.make(options=MessageOptions(deliver_by=limit, by_mode=ByMode.NOTIFY))
+    clock.advance(5 * HOUR)
+    desk.settle(delivery, LATER)
+    desk.later()
+    [report] = desk.reports()
+    assert (report.recipients[0]["Action"], report.recipients[0]["Status"]) == ("delayed", "4.2.0")
+
+
+def test_who_stands_behind_a_rewritten_sender_gets_one_report(desk, spool, clock) -> None:
+    srs = Rewriting("srs.example", clock.seconds)
+    srs.use("a secret that nobody knows")
+    direct, forwarded, foreign = desk.make(HERE, THERE, relay("third.example"))
+    forwarded = _under(forwarded, srs.forward(SENDER))
+    foreign = _under(foreign, Address("owner-list", "here.example"))
+    for one in (direct, forwarded, foreign):
+        desk.settle(one, REFUSED)
+    desk.later()
+    readers = {report.targets[0].address: read_report(report.content) for report in spool.reports}
+    assert {reader: len(report.recipients) for reader, report in readers.items()} == {
+        SENDER: 2,
+        Address("owner-list", "here.example"): 1,
+    }
+
+
+def _under(delivery, reverse_path):
+    recipients = tuple(replace(who, reverse_path=reverse_path) for who in delivery.recipients)
+    return replace(delivery, recipients=recipients)
+
+
+def test_a_clock_that_is_set_back_is_seen_with_the_next_failure(desk, spool, clock) -> None:
+    first, second = desk.make()[0], desk.make()[0]
+    desk.settle(first, REFUSED)
+    clock.rightNow -= 7 * HOUR  # the timer stays at its hour
+    desk.settle(second, REFUSED)
+    desk.later()
+    assert len(spool.reports) == 2
 
 
 def test_a_message_that_was_held_back_is_late_by_its_release(desk, spool, clock) -> None:
@@ -503,8 +599,10 @@ def test_what_was_put_off_stands_so_in_the_history(desk, spool, router) -> None:
     [delivery] = desk.make()
     desk.settle(delivery, REFUSED)
     desk.later()
-    [attempt] = spool.events
-    assert attempt.detail["outcomes"][0]["result"] == "delayed"
+    attempt, untold = spool.events
+    assert attempt.detail["outcomes"][0]["result"] == "failed"
+    assert (untold.kind, untold.subject) == (EventKind.REPORTED, str(SENDER))
+    assert dict(untold.detail) == {"why": "put off", "of": "failed", "text": "locked"}
 
 
 def test_a_delivery_must_have_an_outcome_for_each_recipient(desk) -> None:

@@ -133,3 +133,13 @@ def test_a_senseless_schedule_is_refused(numbers) -> None:
 )
 def test_a_span_in_words(seconds, words) -> None:
     assert span(seconds) == words
+
+
+def test_there_is_an_attempt_when_the_sender_wants_to_be_told() -> None:
+    # RFC 2852 section 4.1.3, mode N: tried on, and told.
+    one = message(options=MessageOptions(deliver_by=400.0, by_mode=ByMode.NOTIFY))
+    schedule = RetrySchedule(first=300.0, jitter=0.0)
+    assert schedule.next_attempt(one, 0, 0.0, 0.5) == 300.0
+    assert schedule.next_attempt(one, 1, 300.0, 0.5) == 400.0
+    assert schedule.next_attempt(one, 2, 400.0, 0.5) == 1600.0
+    assert schedule.late_at(one) == 400.0

@@ -141,6 +141,54 @@ def test_hold_is_never_taken(schedule, spool, clock) -> None:
     assert spool.results() == []
 
 
+def test_a_run_that_found_nothing_or_was_drained_gives_no_rest_to_what_has_come_since(schedule, spool, clock) -> None:
+    """One run takes all and goes on for a while; another one, dialled beside it, finds nothing."""
+    asked, begins, ends = [], [], []
+
+    async def act(run):
+        begins.append(Deferred())
+        await begins[-1]  # the connection
+        taken = []
+        while (delivery := await run.next()) is not None:
+            taken.append(delivery)
+        asked.append(len(taken))
+        for delivery in taken:
+            run.settle(delivery, [RELAYED])
+        ends.append(Deferred())
+        await ends[-1]  # the answer to QUIT
+
+    scheduler = schedule(FakeAgent(act, batch=5, concurrency=2))
+    spool.commit(*(spool.make(HERE) for _ in range(10)))
+    clock.turn()
+    for begin in begins:
+        begin.callback(None)
+    assert asked == [10, 0]
+    spool.commit(spool.make(HERE), spool.make(HERE))
+    ends[0].callback(None)  # the one that has settled something ends first
+    ends[1].callback(None)
+    clock.turn()
+    assert [status.failures for status in scheduler.status()] == [0]
+    begins[2].callback(None)
+    assert asked == [10, 0, 2]
+    ends[2].callback(None)
+    clock.turn()
+    assert spool.results() == [Result.RELAYED] * 12
+
+
+def test_a_run_that_gives_back_what_it_took_and_found_nothing_more_gives_a_rest(schedule, spool, clock) -> None:
+    async def act(run):
+        delivery = await run.next()
+        assert await run.next() is None
+        run.release(delivery)
+
+    agent = FakeAgent(act)
+    scheduler = schedule(agent, first=300)
+    spool.commit(spool.make(HERE))
+    clock.turn()
+    assert len(agent.runs) == 1
+    assert [status.failures for status in scheduler.status()] == [1]
+
+
 def test_a_destination_without_an_agent_waits_and_says_why(schedule, spool, clock) -> None:
     schedule(FakeAgent())
     spool.commit(spool.make(Destination("pigeon", "x")))
@@ -399,3 +447,14 @@ def test_an_outcome_for_one_delivery_does_not_make_its_destination_rest(schedule
     clock.turn()
     assert spool.results() == [Result.DEFERRED] * 4
     assert DEAD not in [outcome for _, _, outcome in spool.history]
+
+
+def test_mail_whose_routes_cannot_be_asked_goes_its_old_way(schedule, spool, clock, router) -> None:
+    def choose(*_):
+        raise ZeroDivisionError("a defect")
+
+    spool.store(spool.make(relay("here.example")))
+    router.destination = choose
+    schedule(FakeAgent())
+    clock.turn()
+    assert len(spool.history) == 1

@@ -5,12 +5,16 @@ from email import message_from_bytes
 from itertools import pairwise
 
 import pytest
+from twisted.internet.task import deferLater
 from twisted.logger import formatEvent, globalLogPublisher
 
-from mailsuite.interfaces import DirectoryUnavailable, Refused
+from mailsuite.interfaces import DirectoryUnavailable, Refused, SpoolError
 from mailsuite.mail.address import Address
+from mailsuite.mail.history import EventKind
+from mailsuite.mail.options import Notify, RecipientOptions
 from mailsuite.mail.queue import Result
 from mailsuite.mail.replies import NO_SUCH_USER
+from mailsuite.mail.route import REDISTRIBUTED, Destination
 from tests.delivery.fakes import LATER, REFUSED, RELAYED, SENDER, FakeAgent, relay, spool_error
 
 HERE = relay("here.example")
@@ -155,7 +159,7 @@ def test_a_spool_that_fails_is_asked_until_it_has_written_everything_down(schedu
     assert spool.results() == []
     assert len(spool.leased) == 5
     clock.pump([1.0] * 120)
-    asked = len([call for call in spool.calls if call[0] == "settle"])
+    asked = len([call for call in spool.calls if call == ("settle", 5)])
     assert 5 <= asked <= 10
     assert not scheduler.has_room(HERE, 1)
     spool.failing = None
@@ -237,3 +241,95 @@ def test_the_log_has_the_words_of_others_as_plain_text(schedule, spool, clock, o
     finally:
         globalLogPublisher.removeObserver(observe)
     assert any("mx.example: see  txt.exe   [2J" in line for line in said)
+
+
+def test_a_list_tells_the_sender_that_it_has_the_message(schedule, spool, clock) -> None:
+    # RFC 3461 section 5.2.7.1.
+    schedule()
+    delivery = spool.make(Destination(REDISTRIBUTED, "here.example"))
+    wishes = RecipientOptions(Notify.SUCCESS)
+    recipients = tuple(replace(one, options=wishes) for one in delivery.recipients)
+    spool.commit(replace(delivery, recipients=recipients))
+    clock.turn()
+    [report] = spool.reports
+    assert [target.address for target in report.targets] == [SENDER]
+    status = list(message_from_bytes(report.content).walk())[2]
+    [told] = status.get_payload()[1:]
+    assert (told["Action"], told["Final-Recipient"]) == ("delivered", "rfc822; user0@here.example")
+    assert not spool.leased
+
+
+def test_a_settlement_that_the_spool_cannot_write_is_put_on_hold_and_stops_no_other(schedule, spool, clock) -> None:
+    settle = spool.settle
+
+    async def settle_what_is_text(settlements):
+        for one in settlements:
+            for outcome in one.outcomes:
+                if not outcome.text.isascii():
+                    raise SpoolError("the spool cannot use queue.db")
+        await settle(settlements)
+
+    spool.settle = settle_what_is_text
+    scheduler = schedule(FakeAgent(answering(replace(RELAYED, text="odd \udcff"))))
+    spool.commit(spool.make(HERE))
+    clock.turn()
+    assert scheduler.has_room(HERE, 1)
+    assert spool.results() == [Result.HELD]
+    assert "was relayed" in spool.history[0][2].text
+    assert [event.kind for event in spool.events] == [EventKind.FAULT]
+
+
+def test_strangers_whose_readers_are_slow_stop_nobody(schedule, spool, clock, router) -> None:
+    resolve = router.resolve
+
+    async def slow(recipient, *args, **kwargs):
+        if recipient.domain == "slow.example":
+            await deferLater(clock, 20.0)
+        return await resolve(recipient, *args, **kwargs)
+
+    router.resolve = slow
+    scheduler = schedule(FakeAgent(answering(REFUSED)))
+    spool.commit(*(spool.make(HERE, sender=Address("u", "slow.example")) for _ in range(2100)))
+    clock.turn()
+    spool.commit(spool.make(HERE))
+    clock.pump([1.0] * 2)
+    assert scheduler.settlements.is_behind
+    clock.pump([1.0] * 1100)
+    assert not scheduler.settlements.is_behind
+    assert len(spool.reports) == 1
+
+
+def test_a_report_that_cannot_be_queued_costs_no_further_attempt_and_is_dropped_in_the_end(
+    schedule, spool, clock, router
+) -> None:
+    router.refusal = DirectoryUnavailable("over quota")
+    attempts = []
+
+    async def act(run):
+        while (delivery := await run.next()) is not None:
+            attempts.append(delivery)
+            run.settle(delivery, [REFUSED])
+
+    schedule(FakeAgent(act))
+    spool.commit(spool.make(HERE))
+    clock.turn()
+    clock.pump([900.0] * (5 * DAY // 900))
+    assert len(spool.waiting) == 1
+    clock.pump([900.0] * (2 * DAY // 900))
+    assert len(attempts) == 1
+    assert not spool.waiting
+    assert not spool.leased
+    assert spool.results()[-1] is Result.FAILED
+    assert [event.detail["why"] for event in spool.events if event.kind is EventKind.REPORTED] == ["put off", "dropped"]
+
+
+def test_a_report_that_was_put_off_tells_of_the_failure_that_there_was(schedule, spool, clock, router) -> None:
+    router.refusal = DirectoryUnavailable("locked")
+    schedule(FakeAgent(answering(REFUSED)))
+    spool.commit(spool.make(HERE))
+    clock.turn()
+    router.refusal = None
+    clock.pump([10.0] * 60)
+    [report] = spool.reports
+    assert b"5.1.1" in report.content
+    assert REFUSED.text.encode() in report.content

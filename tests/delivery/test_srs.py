@@ -83,15 +83,72 @@ def test_what_is_forged_leads_nowhere(srs, local) -> None:
         srs.reverse(Address(local, "srs.here.example"))
 
 
-def test_a_short_hash_is_a_forgery_though_the_library_takes_it(srs, time) -> None:
+def test_a_short_hash_is_a_forgery_though_the_library_takes_it(srs) -> None:
+    library = srslib.SRS("a secret that nobody else has")
+    _tag, said, rest = library.forward("bob@there.example", "srs.here.example").split("=", 2)
+    assert library.reverse(f"SRS0={said[:1]}={rest}") == "bob@there.example"
     good = srs.forward(Address("bob", "there.example")).local_part
     _tag, said, rest = good.split("=", 2)
-    short = f"SRS0={said[:1]}={rest}"
-    library = srslib.SRS("a secret that nobody else has")
-    library._time_fn = time  # noqa: SLF001 - as there
-    assert library.reverse(f"{short}@srs.here.example") == "bob@there.example"
+    for length in range(1, len(said)):
+        with pytest.raises(Forged):
+            srs.reverse(Address(f"SRS0={said[:length]}={rest}", "srs.here.example"))
+
+
+def test_an_address_that_two_hosts_have_rewritten_holds_for_three_weeks_too(srs, time) -> None:
+    theirs = Address("SRS0=abcd=TT=origin.example=bob", "first.example")
+    rewritten = srs.forward(theirs)
+    time.now += 20 * DAY
+    assert srs.reverse(rewritten) == theirs
+    time.now += 2 * DAY
+    with pytest.raises(Forged, match="too long ago"):
+        srs.reverse(rewritten)
+    time.now += 3650 * DAY
     with pytest.raises(Forged):
-        srs.reverse(Address(short, "srs.here.example"))
+        srs.reverse(rewritten)
+
+
+def test_it_does_not_hold_again_when_the_days_have_come_round(srs, time) -> None:
+    rewritten = srs.forward(Address("bob", "there.example"))
+    time.now += 1024 * DAY
+    assert srs.forward(Address("bob", "there.example")).local_part.split("=")[2] == rewritten.local_part.split("=")[2]
+    with pytest.raises(Forged):
+        srs.reverse(rewritten)
+
+
+@pytest.mark.parametrize(
+    ("sender", "before", "after"),
+    [
+        (Address("muser", "victim.co"), "=victim.co=muser", "=victim.com=user"),
+        (Address("m=user", "victim.co"), "=victim.co=m=user", "=victim.com=user"),
+        (Address("user", "victim.com"), "=victim.com=user", "=victim.co=muser"),
+        (Address("SRS0=aa=bb=c.co=mx", "v.co"), "=v.co==aa=bb=c.co=mx", "=v.co=aa=bb=c.co=mx"),
+    ],
+)
+def test_what_stands_between_host_and_local_part_cannot_be_moved(srs, sender, before, after) -> None:
+    rewritten = srs.forward(sender).local_part
+    assert rewritten.endswith(before)
+    with pytest.raises(Forged):
+        srs.reverse(Address(rewritten.removesuffix(before) + after, "srs.here.example"))
+
+
+@pytest.mark.parametrize("separator", "-+")
+def test_it_is_read_in_no_other_form_than_it_was_written_in(srs, separator) -> None:
+    rewritten = srs.forward(Address("bob", "there.example")).local_part
+    with pytest.raises(Forged):
+        srs.reverse(Address(rewritten.replace("SRS0=", f"SRS0{separator}", 1), "srs.here.example"))
+
+
+@pytest.mark.parametrize("local", ['"q"', "a b", 'a"b', "a@b", "a\\b", '"', "SRS0", "SRS0+", "=", "a=b=c"])
+def test_a_local_part_comes_back_as_it_was(srs, local) -> None:
+    sender = Address(local, "there.example")
+    rewritten = srs.forward(sender)
+    assert rewritten != sender
+    assert srs.reverse(rewritten) == sender
+
+
+def test_a_local_part_with_a_line_end_is_left_alone(srs) -> None:
+    for local in ("SRS0=x\n", "x\ny"):
+        assert srs.forward(Address(local, "there.example")) == Address(local, "there.example")
 
 
 def test_another_secret_is_a_forgery(srs, time) -> None:

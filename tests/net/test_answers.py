@@ -36,6 +36,20 @@ def ended(deferred):
     return result
 
 
+def test_an_answer_from_a_time_still_to_come_is_not_believed():
+    # The clock was set back: nobody knows how old it is.
+    clock, asked = Clock(), Asked()
+    clock.advance(3600)
+    answers = Answers(clock)
+    begin(answers, "x", asked)
+    asked.questions[0].callback(Known(["a"], 60.0))
+    clock.rightNow -= 1800
+    again = begin(answers, "x", asked)
+    asked.questions[1].callback(Known(["b"], 60.0))
+    assert ended(again) == ["b"]
+    assert ended(begin(answers, "x", asked)) == ["b"]
+
+
 def test_an_answer_is_kept_as_long_as_it_holds():
     clock, asked = Clock(), Asked()
     answers = Answers(clock)

@@ -10,7 +10,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.names import dns
 from twisted.python.failure import Failure
 
-from mailsuite.net.dialer import ConnectFailed, Dialer
+from mailsuite.net.dialer import ConnectFailed, Dialer, SocketPath
 from mailsuite.net.factory import ConnectionFactory
 from mailsuite.net.listener import Listener
 from mailsuite.net.resolver import DnsFailure, Resolver
@@ -177,12 +177,12 @@ def test_dials_a_unix_socket(reactor, run, tmp_path):
     async def scenario():
         path = tmp_path / "lmtp"
         listener = serving(reactor, endpoint=f"unix:{path}")
-        connection = await Dialer(reactor).dial(str(path), 0, client_core(), telling([b"one", b"quit"], kept))
+        connection = await Dialer(reactor).dial(SocketPath(path), 0, client_core(), telling([b"one", b"quit"], kept))
         assert connection.conversation.peer.is_local_socket
         await connection.finished()
         await listener.stopService()
         with pytest.raises(ConnectFailed, match=f"{path}: .*"):
-            await Dialer(reactor).dial(str(path), 0, client_core(), echo)
+            await Dialer(reactor).dial(SocketPath(path), 0, client_core(), echo)
 
     run(scenario())
     assert kept == [b"one", b"quit"]

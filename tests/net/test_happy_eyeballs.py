@@ -3,7 +3,7 @@
 import pytest
 from twisted.internet.defer import CancelledError, Deferred
 
-from mailsuite.net.dialer import ConnectFailed, Dialer, in_turns, reachable
+from mailsuite.net.dialer import ConnectFailed, Dialer, SocketPath, in_turns, reachable
 from mailsuite.net.timeouts import Timeouts
 from tests.delivery.agents.network import Fault, Network, Server
 from tests.net.support import LineCore, Role, echo
@@ -53,7 +53,7 @@ def test_kinds_of_addresses_take_turns():
 def test_a_source_address_reaches_its_own_kind():
     assert reachable([SIX, FOUR], None) == [SIX, FOUR]
     assert reachable([SIX, FOUR], "192.0.2.1") == [FOUR]
-    assert reachable([SIX, FOUR, "/run/lmtp"], "2001:db8::1") == [SIX, "/run/lmtp"]
+    assert reachable([SIX, FOUR, SocketPath("/run/lmtp")], "2001:db8::1") == [SIX, "/run/lmtp"]
 
 
 def test_one_address_needs_no_timer():

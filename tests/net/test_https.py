@@ -75,6 +75,7 @@ def serve(reactor, authority):
             largest=largest,
         )
 
+    serve.ports = ports
     yield serve
     for port in ports:
         port.stopListening()
@@ -262,7 +263,9 @@ def test_octets_are_posted(serve, run, code):
 def test_other_port_is_dialled_and_said(serve, run):
     box = Box()
     client = serve(site(box))
-    port, client._port = client._port, 1
+    with pytest.raises(FetchFailed, match="refused"):
+        run(client.post(HOST, "/", b"x", "text/plain", port=1))
+    port = serve.ports[0].getHost().port
     assert run(client.post(HOST, "/", b"x", "text/plain", port=port)).status == 201
     assert box.posted[0][1] == f"{HOST}:{port}".encode()
 

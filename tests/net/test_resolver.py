@@ -17,7 +17,8 @@ from twisted.names.error import (
 )
 from twisted.names.resolve import ResolverChain
 
-from mailsuite.net.resolver import MX, NULL_MX, DnsFailure, HostsFile, NameServers, Resolver, system_resolver
+from mailsuite.net.resolver import MX, NULL_MX, DnsFailure, NameServers, NoUsableHost, Resolver, system_resolver
+from tests.net.nameserver import NameServer
 
 
 class Names:
@@ -316,19 +317,50 @@ def test_servers_that_are_named_stand_for_the_file(tmp_path):
     assert asked_in_turn(NameServers(Clock(), file, [("127.0.0.1", 5353)]), 2) == {("127.0.0.1", 5353)}
 
 
-def test_a_host_of_the_hosts_file_has_no_other_addresses(tmp_path):
-    file = tmp_path / "hosts"
-    file.write_text("192.0.2.7 ship.example\n2001:db8::7 six.example\n")
-    known = HostsFile(str(file).encode())
-    results = []
-    for lookup, name in (
-        (known.lookupAddress, "ship.example"),
-        (known.lookupIPV6Address, "ship.example"),
-        (known.lookupIPV6Address, "six.example"),
-        (known.lookupAddress, "six.example"),
-    ):
-        lookup(name).addCallback(lambda answer: results.append(len(answer[0])))
-    assert results == [1, 0, 1, 0]
-    unknown = []
-    known.lookupAddress("elsewhere.example").addErrback(lambda failure: unknown.append(failure.type))
-    assert unknown == [DomainError]
+# ------------------------------------------------------------------------------- what an MX may name
+
+NO_HOSTS = ["192.0.2.66", "localhost", "x.localhost", "/run/lmtp.sock", "a\r\nX: yes", "a b.example", "2001:db8::1"]
+
+
+@pytest.mark.parametrize("host", NO_HOSTS)
+def test_an_mx_that_names_no_host_is_left_out_and_the_domain_is_not_its_own(host):
+    with pytest.raises(NoUsableHost) as caught:
+        result_of(resolver_of(Names(mx=[mx(1, host)], a=[dns.Record_A("192.0.2.1")])).mx("example.org"))
+    assert not caught.value.temporary
+    assert str(caught.value).isprintable()
+    beside = Names(mx=[mx(1, host), mx(2, "mx.example")])
+    assert result_of(resolver_of(beside).mx("example.org")) == [MX(2, "mx.example")]
+
+
+def test_an_address_is_no_domain():
+    with pytest.raises(DnsFailure, match="an address") as caught:
+        result_of(resolver_of(Names()).mx("192.0.2.1"))
+    assert not caught.value.temporary
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_we_are_among_the_hosts_however_many_there_are(seed):
+    names = Names(mx=[mx(10, "US.example"), *(mx(10, f"h{number}.example") for number in range(39))])
+    found = result_of(Resolver(names, Clock(), Random(seed), own_names=["Us.Example"]).mx("example.org"))
+    assert len(found) == 20
+    assert MX(10, "us.example") in found
+
+
+@pytest.mark.parametrize("count", [20, 600, 2000, 2900])
+def test_a_long_answer_is_read_over_a_real_socket(reactor, run, count):
+    server = NameServer(reactor)
+    server.truncating = True
+    server.zone["long.example", "MX"] = [f"long.example 60 MX {number} m{number}.v.example." for number in range(count)]
+
+    async def scenario():
+        resolver = Resolver(system_resolver(reactor, [server.start()]), reactor, Random(1))
+        try:
+            for _ in range(2):
+                found = await resolver.mx("long.example")
+                assert found == [MX(number, f"m{number}.v.example") for number in range(20)]
+            assert server.by_tcp == 1
+            assert "127.0.0.1" in await resolver.addresses("localhost")
+        finally:
+            server.stop()
+
+    run(scenario(), 60)

@@ -6,7 +6,9 @@ from types import SimpleNamespace
 import pytest
 from twisted.internet.testing import MemoryReactorClock
 
+from mailsuite.accounts.customer_rows import Version
 from mailsuite.accounts.customers import CustomersFile
+from mailsuite.accounts.reader import Snapshot
 from mailsuite.config import Settings
 from mailsuite.mail.customer import Customer, RecipientRule
 from mailsuite.service import StartError, preflight
@@ -81,6 +83,17 @@ def test_every_door_knows_the_customers_and_their_quotas(tmp_path, service) -> N
     door = make_door(settings.listen[0], parts, SimpleNamespace(decoy_key=b"decoy", tls=None))
     assert door.customers is parts.customers
     assert door.quota is parts.quota
+
+
+@pytest.mark.parametrize(("customers", "told"), [((), "AUTH PLAIN LOGIN"), ((SHIP,), "AUTH SCRAM-SHA-256 CRAM-MD5 ")])
+def test_mechanisms_are_offered_that_somebody_can_use(tmp_path, customers, told) -> None:
+    settings = settings_of(tmp_path, *customers, service="submission")
+    parts = Parts(settings, MemoryReactorClock(), [].append)
+    parts.directory._take(Snapshot(Version(1, 1), frozenset(), {}))  # noqa: SLF001 - as if it had read its file
+    door = make_door(settings.listen[0], parts, SimpleNamespace(decoy_key=b"decoy", tls=None))
+    (line,) = [line for line in door.secure_offer.ehlo_reply("a").lines if line.startswith("AUTH")]
+    assert line.startswith(told)
+    assert b"CRAM-MD5" in door.secure_offer.mechanisms
 
 
 def test_customers_with_their_passwords_and_lists(tmp_path) -> None:

@@ -28,6 +28,27 @@ def test_two_listeners_on_one_port(tmp_path) -> None:
     )
 
 
+@pytest.mark.parametrize("text", [None, "no certificate"])
+def test_what_a_route_shows_of_us_must_be_there(tmp_path, text) -> None:
+    if text is not None:
+        (tmp_path / "own.pem").write_text(text)
+    route = {"domain": "a.example", "next_hop": "b.example", "certificate": str(tmp_path / "own.pem")}
+    listen = [{"endpoint": "tcp:0"}]
+    table = {"hostname": "mail.example", "listen": listen, "route": [{"domain": "c.example", "hold": True}, route]}
+    assert fault_of(Settings.parse(table, "m.toml", tmp_path)).startswith("route[1].certificate: ")
+
+
+def test_the_secret_of_srs_must_be_there_and_long(tmp_path) -> None:
+    forwarding = {"srs_domain": "mail.example", "srs_secret_file": str(tmp_path / "secret")}
+    table = {"hostname": "mail.example", "listen": [{"endpoint": "tcp:0"}], "forwarding": forwarding}
+    settings = Settings.parse(table, "m.toml", tmp_path)
+    assert fault_of(settings).startswith("forwarding.srs_secret_file: ")
+    (tmp_path / "secret").write_text("short\n")
+    assert "the secret has 5 characters" in fault_of(settings)
+    (tmp_path / "secret").write_text("long enough for anybody\n")
+    preflight(settings)
+
+
 def test_a_data_directory_below_a_file(tmp_path) -> None:
     (tmp_path / "file").touch()
     assert f"({tmp_path / 'file'} is not a directory)" in fault_of(settings_of(tmp_path, data="file/below/it"))

@@ -10,7 +10,8 @@ from mailsuite.mail.address import Address
 from mailsuite.mail.route import RELAY, Destination
 from mailsuite.service.agents import AgentParts, make_agents
 from mailsuite.service.errors import StartError
-from mailsuite.service.routes import known_srs_secret, make_retry, make_rewriting, make_routes
+from mailsuite.service.preflight import preflight
+from mailsuite.service.routes import make_retry, make_rewriting, make_routes, use_known_srs_secret
 from mailsuite.service.state import State
 
 SMART = Destination(RELAY, "us@[smart.example]:587,us@mx:group.example")
@@ -82,14 +83,18 @@ def test_next_hops_with_different_settings_are_told():
 
 def test_senders_are_rewritten_by_a_secret_that_stays(tmp_path):
     settings = parse(tmp_path, forwarding={"srs_domain": "here.example"})
-    assert known_srs_secret(settings) is None
+    bob, known = Address("a", "b.example"), make_rewriting(settings, lambda: 0.0)
+    use_known_srs_secret(settings, known)
+    assert known.forward(bob) == bob
     made = State.prepare(settings, lambda: 0.0, None).srs_secret
     assert len(made) == 64
-    assert State.prepare(settings, lambda: 0.0, None).srs_secret == made == known_srs_secret(settings)
+    assert State.prepare(settings, lambda: 0.0, None).srs_secret == made
+    use_known_srs_secret(settings, known)
     assert (settings.data_directory / "srs.key").stat().st_mode & 0o777 == 0o600
     rewriting = make_rewriting(settings, lambda: 0.0)
     rewriting.use(made)
-    assert rewriting.forward(Address("a", "b.example")).domain == "here.example"
+    assert rewriting.forward(bob).domain == "here.example"
+    assert known.forward(bob) == rewriting.forward(bob)
 
 
 def test_a_secret_of_the_operators_is_read_from_its_file(tmp_path):
@@ -98,6 +103,27 @@ def test_a_secret_of_the_operators_is_read_from_its_file(tmp_path):
         State.prepare(settings, lambda: 0.0, None)
     (settings.data_directory / "srs.secret").write_text("twenty letters of chance\nmore\n")
     assert State.prepare(settings, lambda: 0.0, None).srs_secret == "twenty letters of chance"
+
+
+@pytest.mark.parametrize("secret", ["x", "nineteen letters ..", ""])
+def test_a_secret_that_could_be_found_out_is_refused(tmp_path, secret):
+    settings = parse(tmp_path, forwarding={"srs_domain": "here.example", "srs_secret_file": "srs.secret"})
+    settings.data_directory.mkdir()
+    (settings.data_directory / "srs.secret").write_text(f"{secret}\n")
+    for look in (lambda: State.prepare(settings, lambda: 0.0, None), lambda: preflight(settings)):
+        with pytest.raises(StartError, match=r"forwarding\.srs_secret_file: "):
+            look()
+    rewriting = make_rewriting(settings, lambda: 0.0)
+    use_known_srs_secret(settings, rewriting)
+    assert rewriting.forward(Address("a", "b.example")).domain == "b.example"
+
+
+def test_a_secret_of_our_own_that_was_lost_is_told(tmp_path):
+    settings = parse(tmp_path, forwarding={"srs_domain": "here.example"})
+    settings.data_directory.mkdir(exist_ok=True)
+    (settings.data_directory / "srs.key").touch()
+    with pytest.raises(StartError, match=r"srs\.key: the secret has 0 characters"):
+        State.prepare(settings, lambda: 0.0, None)
 
 
 def test_without_a_domain_nothing_is_rewritten(tmp_path):

@@ -3,6 +3,7 @@
 import pytest
 
 from mailsuite.mail.queue import Outcome, Result
+from mailsuite.mail.route import NextHop
 from mailsuite.session.relay import RelayEnd, RelaySession, RelaySettings, Stage
 from mailsuite.wire.smtp.client import SmtpClientCore
 from tests.session.relaying import BYE, GOOD_MORNING, HELLO, HOP, relay
@@ -212,3 +213,61 @@ X: slow"""
     assert (outcome.result, str(outcome.status)) == (Result.DEFERRED, "4.4.2")
     assert "data-termination" in outcome.text
     assert end.outcome == outcome
+
+
+class BrokenContent:
+    """Content that its reader can do nothing with."""
+
+    size = 33
+
+    def in_memory(self):
+        raise RuntimeError("a defect")
+
+
+def test_a_defect_leaves_the_session_and_what_was_taken_in_the_hands_of_the_run():
+    group = "C: MAIL FROM:<ann@example.org>\nC: RCPT TO:<bob@example.net>\nC: DATA\n"
+    script = f"{HELLO}\nS: 250 PIPELINING\n{group}\nS: 250 ok\nS: 250 ok\nS: 354 go\n"
+    run = ListedRun(make_delivery("q1", content=BrokenContent()), make_delivery("q2"), make_delivery("q3"))
+    session = RelaySession(run, RelaySettings("relay.example.org", HOP))
+    conversation = ScriptedConversation(SmtpClientCore(), script)
+    with pytest.raises(RuntimeError, match="a defect"):
+        finish(session(conversation))
+    assert run.taken == ["q1", "q2"]
+    assert (run.settled, run.released) == ({}, [])
+    assert b"\r\n.\r\n" not in conversation.all_said
+
+
+def test_a_defect_does_not_have_it_sent_again_what_has_arrived():
+    # LMTP: the first recipient has it, then the session breaks over the second one's reply.
+    class BreakingConversation(ScriptedConversation):
+        async def receive(self):
+            event = await super().receive()
+            if event.reply.code == 299:
+                raise RuntimeError("a defect")
+            return event
+
+    run = ListedRun(make_delivery("q1", "bob@example.net", "eve@example.net"), make_delivery("q2"))
+    session = RelaySession(run, RelaySettings("relay.example.org", NextHop("mx.example.net", lmtp=True)))
+    script = f"""
+S: 220 hello
+C: LHLO relay.example.org
+S: 250 mx.example.net
+C: MAIL FROM:<ann@example.org>
+S: 250 ok
+C: RCPT TO:<bob@example.net>
+S: 250 ok
+C: RCPT TO:<eve@example.net>
+S: 250 ok
+C: DATA
+S: 354 go
+{GOOD_MORNING}
+C: .
+S: 250 bob has it
+S: 299 eve
+"""
+    conversation = BreakingConversation(SmtpClientCore(lmtp=True), script)
+    with pytest.raises(RuntimeError, match="a defect"):
+        finish(session(conversation))
+    assert run.results("q1") == ["delivered", "delayed"]
+    assert run.taken == ["q1", "q2"]
+    assert run.released == []

@@ -1,12 +1,13 @@
 """What RCPT has asked for, and to whom of those behind an alias it goes (RFC 3461 section 5.2.7)."""
 
 from mailsuite.mail.options import NO_WISHES, Notify, RecipientOptions
-from mailsuite.mail.route import Destination, Target
+from mailsuite.mail.route import REDISTRIBUTED, Destination, Target
 from mailsuite.session.wishes import inherited
 from tests.session.scripted import address
 
 MAILDIR = Destination("maildir")
 ORCPT = "rfc822;info@example.net"
+NAMED = address("info@example.net")
 
 
 def target(name: str, reverse_path: str = "") -> Target:
@@ -14,12 +15,12 @@ def target(name: str, reverse_path: str = "") -> Target:
 
 
 def options_of(wishes: RecipientOptions, *targets: Target) -> list[RecipientOptions]:
-    return [one.options for one in inherited(wishes, targets)]
+    return [one.options for one in inherited(wishes, targets, NAMED)]
 
 
 def test_nothing_asked_is_nothing_made() -> None:
     targets = [target("a@example.net")]
-    assert inherited(NO_WISHES, targets) is targets
+    assert inherited(NO_WISHES, targets, NAMED) is targets
 
 
 def test_only_target_has_all() -> None:
@@ -45,9 +46,31 @@ def test_never_and_nothing_said_are_everybodys() -> None:
 
 
 def test_members_of_a_list_inherit_nothing() -> None:
-    asked = RecipientOptions(Notify.SUCCESS, ORCPT)
+    asked = RecipientOptions(Notify.FAILURE, ORCPT)
     members = target("a@example.net", "owner-list@example.net"), target("b@example.com", "owner-list@example.net")
     assert options_of(asked, *members) == [NO_WISHES, NO_WISHES]
+
+
+def test_a_list_itself_tells_of_its_success() -> None:
+    # RFC 3461 section 5.2.7.1.
+    asked = RecipientOptions(Notify.SUCCESS | Notify.FAILURE, ORCPT)
+    members = target("a@example.net", "owner-list@example.net"), target("b@example.com", "owner-list@example.net")
+    *copies, told = inherited(asked, members, NAMED)
+    assert copies == list(members)
+    assert (told.address, told.destination, told.reverse_path) == (
+        NAMED,
+        Destination(REDISTRIBUTED, "example.net"),
+        None,
+    )
+    assert told.options == RecipientOptions(Notify.SUCCESS, ORCPT)
+
+
+def test_whoever_gets_a_copy_under_the_sender_s_name_tells_for_a_list_beside_him() -> None:
+    asked = RecipientOptions(Notify.SUCCESS, ORCPT)
+    assert options_of(asked, target("a@example.net", "owner-list@example.net"), target("b@example.net")) == [
+        NO_WISHES,
+        asked,
+    ]
 
 
 def test_forwarded_with_a_rewritten_sender_it_inherits_all() -> None:

@@ -14,7 +14,10 @@ from twisted.internet.defer import gatherResults
 from mailsuite.interfaces import SpoolError
 from mailsuite.mail.address import Address
 from mailsuite.mail.envelope import Envelope
+from mailsuite.mail.history import Event, EventKind
+from mailsuite.mail.queue import Outcome, Result, Settlement
 from mailsuite.mail.route import Destination, Target
+from mailsuite.mail.status import EnhancedStatus
 from mailsuite.spool.errors import CommitFailed
 from mailsuite.spool.process import ProcessLost
 from mailsuite.spool.sqlite import SqliteSpool
@@ -142,3 +145,20 @@ def test_process_whose_server_was_killed_while_it_began_ends_in_silence(database
         command = [sys.executable, "-m", "mailsuite.spool.worker", str(tmp_path / database)]
         done = subprocess.run(command, stdin=ours, capture_output=True, text=True, timeout=30, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_what_is_no_plain_data_fails_alone_and_the_process_lives(pump: Pump, directory: Path) -> None:
+    process = Process(pump, directory)
+    process.commit(2)
+    odd, fine = pump.run(process.spool.claim(TARGETS[0].destination, 2))
+    done = Outcome(Result.RELAYED, EnhancedStatus(2, 0, 0), "ok")
+    step = Event(1.0, EventKind.FAULT, None, odd.message.queue_id, {"text": lambda: None})
+    waiting = [
+        process.spool.settle([Settlement(odd, (done,), events=(step,))]).addErrback(lambda f: f.value),
+        process.spool.settle([Settlement(fine, (done,))]).addErrback(lambda f: f.value),
+    ]
+    refused, settled = pump.run(gatherResults(waiting))
+    assert isinstance(refused, SpoolError)
+    assert settled is None
+    assert process.lost == []
+    pump.run(process.spool.stop())

@@ -9,10 +9,14 @@ from typing import Any
 import pytest
 from twisted.internet.defer import CancelledError, ensureDeferred, gatherResults
 
+from mailsuite.delivery.writing import Writing
 from mailsuite.interfaces import SpoolError, SpoolFull
 from mailsuite.mail.envelope import Envelope
-from mailsuite.mail.queue import Delivery, Report, Settlement
+from mailsuite.mail.history import Event, EventKind
+from mailsuite.mail.queue import Delivery, Outcome, Report, Result, Settlement
 from mailsuite.mail.route import Destination
+from mailsuite.mail.selection import EVERYTHING, QueueState
+from mailsuite.mail.status import EnhancedStatus
 from mailsuite.spool import claims, sqlite
 from mailsuite.spool.sqlite import SqliteSpool
 from tests.contracts.spool.kit import (
@@ -349,8 +353,38 @@ def test_what_is_claimed_while_routes_are_asked_stays_where_it_is(pump: Pump, sp
     assert [destination for destination, _ in pump.run(spool.destinations())] == [RELAY]
 
 
-def test_route_that_cannot_be_chosen_ends_the_rerouting(pump: Pump, spool: SqliteSpool) -> None:
-    put(pump, spool, RELAY)
-    with pytest.raises(ZeroDivisionError):
-        pump.run(spool.reroute(lambda *_: 1 / 0))  # type: ignore[arg-type, return-value]
-    assert [destination for destination, _ in pump.run(spool.destinations())] == [RELAY]
+def test_text_that_is_none_is_written_down_all_the_same(pump: Pump, spool: SqliteSpool) -> None:
+    given = [put(pump, spool, RELAY) for _ in range(2)]
+    odd, fine = pump.run(spool.claim(RELAY, 2))
+    said = Outcome(Result.HELD, EnhancedStatus(4, 3, 0), "odd \udcff", remote="mx\udcff")
+    fault = Event(1.0, EventKind.FAULT, "\udcff", given[0], {"text": "\udcff", "odd": {1, 2}})
+    pump.run(spool.settle([Settlement(odd, (said,), events=(fault,)), Settlement(fine, (DELIVERED,))]))
+    (found,) = pump.run(spool.select(EVERYTHING, 9))
+    assert (found.recipients[0].last_text, found.recipients[0].last_remote) == ("odd \\udcff", "mx\\udcff")
+    steps = pump.run(spool.history(queue_id=given[0], kind=EventKind.FAULT))
+    assert "cannot be written down" in steps[0].detail["text"]
+
+
+def test_damaged_content_keeps_its_own_message_from_its_end_and_no_other(pump: Pump, tmp_path: Path) -> None:
+    spool = SqliteSpool(tmp_path / "damaged", pump)
+    pump.run(spool.start())
+    given = [put(pump, spool, RELAY, content=b"Q" * 100_000), put(pump, spool, RELAY)]
+    pump.run(spool.stop())
+    file = tmp_path / "damaged" / "queue.db"
+    octets = bytearray(file.read_bytes())
+    pages = [at for at in range(0, len(octets), 4096) if octets[at + 4 : at + 4096] == b"Q" * 4092]
+    octets[pages[5] : pages[5] + 4] = b"\xff" * 4
+    file.write_bytes(octets)
+    pump.run(spool.start())
+    damaged, fine = pump.run(spool.claim(RELAY, 2))
+    idle: list[bool] = []
+    writing = Writing(spool, pump, lambda: idle.append(writing.is_idle))
+    for one in (damaged, fine):
+        writing.put((Settlement(one, (DELIVERED,)),))
+    pump.advance(0)
+    pump.until(lambda: any(idle))
+    assert not writing.is_failing
+    (found,) = pump.run(spool.select(EVERYTHING, 9))
+    assert (found.message.queue_id, found.recipients[0].state) == (given[0], QueueState.ON_HOLD)
+    assert "was delivered" in str(found.recipients[0].last_text)
+    pump.run(spool.stop())

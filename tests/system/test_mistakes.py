@@ -114,7 +114,7 @@ def no_password_file(instance: Instance) -> str:
 def two_minds(instance: Instance) -> str:
     hops = [{"domain": f"{tls}.test", "next_hop": "x.test", "tls": tls} for tls in ("none", "required")]
     instance.routes = hops
-    return "route: two routes lead to [x.test]:25 with different settings"
+    return "route: two routes lead to [x.test]:25 with different settings: route[0] and route[1] differ in tls"
 
 
 BAD_CONFIGURATIONS = [

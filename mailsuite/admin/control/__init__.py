@@ -10,7 +10,7 @@ serves all the same, and says so in its log.
 """
 
 from mailsuite.admin.control.client import ControlClient, connect
-from mailsuite.admin.control.place import ControlError, NotRunning
+from mailsuite.admin.control.place import ControlError, NotAnswering, NotRunning
 from mailsuite.admin.control.server import Control
 
-__all__ = ["Control", "ControlClient", "ControlError", "NotRunning", "connect"]
+__all__ = ["Control", "ControlClient", "ControlError", "NotAnswering", "NotRunning", "connect"]

@@ -1,4 +1,8 @@
-"""A command's end of the control socket."""
+"""A command's end of the control socket.
+
+Before each call the server is asked whether it is there, and must answer within some seconds; the call itself may take
+as long as its work does.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,9 @@ import errno
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+from twisted.internet.defer import TimeoutError as DeferredTimeoutError
 from twisted.internet.endpoints import UNIXClientEndpoint, connectProtocol
 from twisted.internet.error import ConnectError, ConnectionClosed
 from twisted.protocols import amp
@@ -22,23 +27,31 @@ from mailsuite.admin.control.language import (
     Status,
     selection_text,
 )
-from mailsuite.admin.control.place import NAME, ControlError, NotRunning, short_path
+from mailsuite.admin.control.place import NAME, ControlError, NotAnswering, NotRunning, short_path
 from mailsuite.mail.selection import Managed, QueueAction, Selection
 from mailsuite.session.pulling import PullEnd, PullProgress, PullResult, PullStage
 
+_ANSWER_TIME: Final = 10.0  # seconds
+
 
 class ControlClient(amp.AMP):
-    """A command's end. `progress` and `ended` are told of each pull by its name."""
+    """A command's end. `progress` and `ended` are told of each pull by its name.
+
+    `answer_time` is how many seconds a server has to answer at all; `ControlError` is raised of one that does not.
+    """
 
     def __init__(
         self,
         *,
         progress: Callable[[str, PullProgress], object] | None = None,
         ended: Callable[[str, PullEnd], object] | None = None,
+        answer_time: float = _ANSWER_TIME,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._progress = progress
         self._ended = ended
+        self._answer_time = answer_time
+        self.clock: Any = None  # IReactorTime, set by `connect`
 
     async def ping(self) -> tuple[str, int]:
         """The version of the server, and its process id. Raises `ControlError`."""
@@ -88,6 +101,7 @@ class ControlClient(amp.AMP):
 
     async def _call(self, command: type[amp.Command], **arguments: Any) -> dict[str, Any]:
         try:
+            await self._answers()
             answer: dict[str, Any] = await self.callRemote(command, **arguments)  # type: ignore[no-untyped-call]
         except ConnectionClosed:
             raise ControlError("the server has ended the connection before it had answered; see its log") from None
@@ -95,10 +109,24 @@ class ControlClient(amp.AMP):
             raise ControlError(f"the server could not do it ({error}); see its log") from None
         return answer
 
+    async def _answers(self) -> None:
+        """See that somebody is there. Raises `NotAnswering`."""
+        answer = self.callRemote(Ping)  # type: ignore[no-untyped-call]
+        try:
+            await answer.addTimeout(self._answer_time, self.clock)
+        except DeferredTimeoutError:
+            transport: Any = self.transport
+            transport.abortConnection()
+            raise NotAnswering(
+                f"the server is there, but has not answered for {self._answer_time:g} seconds; see its log, and "
+                "whether its process is stopped or busy"
+            ) from None
+
 
 async def connect(reactor: Any, directory: Path, client: ControlClient) -> None:  # noqa: ANN401 - IReactorUNIX
     """Reach the server over this data directory. Raises `NotRunning`; `ControlError` where it may not be reached."""
     path = directory / NAME
+    client.clock = reactor
     try:
         with short_path(path) as short:
             endpoint: Any = UNIXClientEndpoint(reactor, short)  # type: ignore[no-untyped-call]
@@ -109,4 +137,6 @@ async def connect(reactor: Any, directory: Path, client: ControlClient) -> None:
             raise ControlError(
                 f"{path}: it is not for you; run the command as the user who serves, or as root"
             ) from None
+        if number == errno.EAGAIN:  # so many wait to be answered
+            raise NotAnswering(f"the server over {directory} is there, but answers nobody; see its log") from None
         raise NotRunning(f"no server is running over {directory}; start it, or name its configuration") from None

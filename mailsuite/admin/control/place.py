@@ -28,6 +28,10 @@ class NotRunning(ControlError):
     """There is no server to talk to."""
 
 
+class NotAnswering(ControlError):
+    """There is a server, and it does not answer."""
+
+
 def remove_stale(path: Path) -> None:
     """Remove the socket that a dead process has left. Raises `ControlError` for whatever else is there."""
     try:

@@ -112,13 +112,16 @@ class _Served(amp.AMP):
 
     async def _manage(self, action: str, selection: str, by: str) -> dict[str, Any]:
         done = await self._queue.manage(QueueAction(action), selection_of(selection), by=by)
-        _log.info(
-            "queue {action} by {by}: {messages} messages, {recipients} recipients",
-            action=action,
-            by=by,
-            messages=done.messages,
-            recipients=done.recipients,
-        )
+        if done.recipients:
+            _log.info(
+                "queue {action} by {by}: {messages} message{s}, {recipients} recipient{es}",
+                action=action,
+                by=by,
+                messages=done.messages,
+                recipients=done.recipients,
+                s="" if done.messages == 1 else "s",
+                es="" if done.recipients == 1 else "s",
+            )
         return {"messages": done.messages, "recipients": done.recipients, "busy": done.busy}
 
     async def _pull(self, names: Sequence[str], *, dry_run: bool) -> dict[str, Any]:

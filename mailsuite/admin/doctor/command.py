@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
-from mailsuite.admin.output import json_option
+from mailsuite.admin.output import json_option, plain
 from mailsuite.config import Settings
 
 if TYPE_CHECKING:
@@ -137,5 +137,4 @@ def _row(finding: Finding) -> dict[str, str | None]:
 def _print(finding: Finding) -> None:
     mark = click.style(f"{finding.verdict.value:<8}", fg=_COLORS[finding.verdict.value])
     # A peer may have had a hand in the text.
-    said = "".join(character if character.isprintable() else "?" for character in str(finding))
-    click.echo(f"{mark} {finding.step:<{_STEP_WIDTH}} {said}")
+    click.echo(f"{mark} {finding.step:<{_STEP_WIDTH}} {plain(str(finding))}")

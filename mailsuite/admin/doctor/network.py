@@ -14,7 +14,7 @@ from mailsuite.admin.shown import ShownCertificates
 from mailsuite.config import Settings
 from mailsuite.delivery.provider_line import LineSettings, ProviderLine
 from mailsuite.delivery.pulls import PullPlan
-from mailsuite.net.dialer import ConnectFailed, Dialer
+from mailsuite.net.dialer import ConnectFailed, Dialer, SocketPath
 from mailsuite.net.resolver import MX, DnsFailure, Resolver, system_resolver
 from mailsuite.net.timeouts import Timeouts
 from mailsuite.net.tls import ClientTLS, TLSFailed
@@ -80,7 +80,7 @@ class Network:
         here = place.address is not None and place.address.startswith("/")
         try:
             connection = await self._dialer.dial(
-                place.address or place.host,
+                SocketPath(place.address) if here and place.address else place.address or place.host,
                 place.port,
                 SmtpClientCore(),
                 session,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
@@ -13,13 +15,12 @@ import click
 
 from mailsuite.admin.asking import yes_option
 from mailsuite.admin.output import in_units, json_option
-from mailsuite.admin.queue.choosing import Command, choosing_to_change
-from mailsuite.admin.queue.listing import not_queued
+from mailsuite.admin.queue.choosing import Command, as_destination, choosing_to_change
+from mailsuite.admin.queue.listing import not_queued, pages, shortened
 from mailsuite.admin.queue.rows import counted
 from mailsuite.admin.reading import HasSettings, reading
 from mailsuite.config import Settings
 from mailsuite.config.values import domain as domain_of
-from mailsuite.mail.route import Destination
 from mailsuite.mail.selection import EVERYTHING, Managed, QueueAction, QueueState, Selection
 
 if TYPE_CHECKING:
@@ -32,6 +33,11 @@ _DONE: Final = {
     QueueAction.REQUEUE: "queued anew",
     QueueAction.EXPIRE: "returned to their senders",
     QueueAction.DELETE: "deleted",
+}
+_DONE_LATER: Final = {
+    QueueAction.RETRY: "tried when the server starts",
+    QueueAction.REQUEUE: "queued anew, and tried when the server starts",
+    QueueAction.EXPIRE: "returned to their senders when the server starts",
 }
 _QUESTIONS: Final = {
     QueueAction.EXPIRE: "Return {what} to the sender as undeliverable?",
@@ -52,13 +58,13 @@ def flush(context: HasSettings, places: tuple[str, ...], *, as_json: bool) -> No
     """Try all mail now that waits for its next attempt, or only that for these DOMAINs and DESTINATIONs.
 
     Destinations that are left alone after a failure are tried too. What is on hold, or held for customers, stays where
-    it is. A DESTINATION is what `mailsuite queue top` shows, as in relay:example.org.
+    it is. A DESTINATION is what `mailsuite queue top` shows, as in relay:example.org or maildir.
     """
-    done = Managed(0, 0)
-    for selection in [_place(place) for place in places] or [EVERYTHING]:
-        more = _change(context.settings, QueueAction.RETRY, selection)
+    done, is_later = Managed(0, 0), False
+    for selection in [_place(place, context.settings) for place in places] or [EVERYTHING]:
+        more, is_later = _change(context.settings, QueueAction.RETRY, selection)
         done = Managed(done.messages + more.messages, done.recipients + more.recipients, done.busy + more.busy)
-    _tell(QueueAction.RETRY, done, as_json=as_json)
+    _tell(QueueAction.RETRY, done, as_json=as_json, is_later=is_later)
 
 
 @click.command("hold", short_help="Keep mail in the queue until it is released.")
@@ -107,9 +113,11 @@ def delete(context: HasSettings, *, selection: Selection, as_json: bool, yes: bo
     _do(context.settings, QueueAction.DELETE, selection, as_json=as_json, yes=yes)
 
 
-def _place(text: str) -> Selection:
-    if ":" in text:
-        return Selection(destination=Destination.parse(text))
+def _place(text: str, settings: Settings) -> Selection:
+    agents = {settings.local.agent, *(agent.name for agent in settings.agent)}
+    destination = as_destination(text) if ":" in text or text in agents else None
+    if destination is not None:
+        return Selection(destination=destination)
     try:
         return Selection(domain=f".{domain_of(text[1:])}" if text.startswith(".") else domain_of(text))
     except ValueError:
@@ -119,39 +127,44 @@ def _place(text: str) -> Selection:
 
 
 def _do(settings: Settings, action: QueueAction, selection: Selection, *, as_json: bool, yes: bool = False) -> None:
-    done = _change(settings, action, selection, yes=yes)
+    untouched = _untouched(settings, action, selection) if selection.ids else None
+    done, is_later = _change(settings, action, selection, yes=yes)
+    if done.recipients or done.busy or not selection.ids:
+        _tell(action, done, as_json=as_json, is_later=is_later)
+    if untouched is not None:
+        raise click.ClickException(untouched)
     if selection.ids and not (done.recipients or done.busy):
-        raise click.ClickException(_nothing(settings, action, selection))
-    _tell(action, done, as_json=as_json)
+        raise click.ClickException(_NOTHING_FITS)  # it has gone in between
+    if done.busy and not done.recipients:
+        sys.exit(os.EX_TEMPFAIL)
 
 
-def _change(settings: Settings, action: QueueAction, selection: Selection, *, yes: bool = False) -> Managed:
-    """Ask where that is called for, and do it."""
+def _change(
+    settings: Settings, action: QueueAction, selection: Selection, *, yes: bool = False
+) -> tuple[Managed, bool]:
+    """Ask where that is called for, and do it; tell too whether no server runs."""
     from mailsuite.admin.control import ControlError
     from mailsuite.admin.queue.work import change, survey
     from mailsuite.interfaces import SpoolError
 
     with reading(settings) as spool:
-        if spool is None:
-            return Managed(0, 0)
         total: Survey | None = None
+        meant_at = None if yes or action not in _QUESTIONS else time.time()
         if not selection.ids or action in _QUESTIONS:
             total = survey(spool, selection)
             if not total.messages:
-                return Managed(0, 0)
-        if action in _QUESTIONS and total is not None:
-            _ask(action, total, yes=yes)
+                return Managed(0, 0), False
+        if action in _QUESTIONS and total is not None and not yes:
+            _ask(action, total)
         with ExitStack() as stack:
             progress = _bar(stack, action, total)
             try:
-                return change(settings, spool, action, selection, progress)
+                return change(settings, spool, action, selection, progress, meant_at)
             except (SpoolError, ControlError) as error:
                 raise click.ClickException(str(error)) from None
 
 
-def _ask(action: QueueAction, total: Survey, *, yes: bool) -> None:
-    if yes:
-        return
+def _ask(action: QueueAction, total: Survey) -> None:
     what = f"{counted(total.messages, 'message')} ({counted(total.recipients, 'recipient')}, {in_units(total.octets)})"
     if total.for_customers:
         what += f", {total.for_customers:,} of the recipients held for customers,"
@@ -182,7 +195,7 @@ def _bar(stack: ExitStack, action: QueueAction, total: Survey | None) -> Callabl
 _LONG_WORK: Final = 1000  # messages
 
 
-def _tell(action: QueueAction, done: Managed, *, as_json: bool) -> None:
+def _tell(action: QueueAction, done: Managed, *, as_json: bool, is_later: bool) -> None:
     if as_json:
         row = {
             "action": action.value,
@@ -194,7 +207,8 @@ def _tell(action: QueueAction, done: Managed, *, as_json: bool) -> None:
         return
     if done.recipients:
         what = f"{counted(done.messages, 'message')}, {counted(done.recipients, 'recipient')}"
-        click.echo(f"{what}: {_DONE[action]}.")
+        said = _DONE_LATER.get(action, _DONE[action]) if is_later else _DONE[action]
+        click.echo(f"{what}: {said}.")
     elif not done.busy:
         click.echo("Nothing is queued that fits.")
     if done.busy:
@@ -203,14 +217,44 @@ def _tell(action: QueueAction, done: Managed, *, as_json: bool) -> None:
         click.echo(f"{what}; say it again where {they} still queued.", err=True)
 
 
-def _nothing(settings: Settings, action: QueueAction, selection: Selection) -> str:
-    """Why nothing was done to messages that were named."""
+def _untouched(settings: Settings, action: QueueAction, selection: Selection) -> str | None:
+    """What to say of messages that are named, and to which nothing will be done; None where there are none."""
+    unfit_states = _UNFIT.get(action, ())
     with reading(settings) as spool:
-        queued = () if spool is None else spool.select(Selection(selection.ids), len(selection.ids))
-    there = {one.message.queue_id for one in queued}
+        named = [one for page in pages(spool, Selection(selection.ids)) for one in page]
+        there = {one.message.queue_id for one in named}
+        chosen = pages(spool, selection)
+        fit = {
+            one.message.queue_id
+            for page in chosen
+            for one in page
+            if any(recipient.state not in unfit_states for recipient in one.recipients)
+        }
     missing = [queue_id for queue_id in selection.ids if queue_id not in there]
-    if missing:
-        return not_queued(missing)
-    if action is QueueAction.RELEASE:
-        return "nothing of that is on hold; `mailsuite queue show` tells how it stands"
-    return "of these messages nothing fits the conditions; `mailsuite queue show` tells how they stand"
+    unfit = [queue_id for queue_id in selection.ids if queue_id in there and queue_id not in fit]
+    said = [not_queued(missing)] if missing else []
+    if unfit:
+        why = _ONE_DOES_NOT_FIT.get(action, "does not fit the conditions")
+        if len(unfit) == len(selection.ids):
+            states = {recipient.state for one in named for recipient in one.recipients}
+            is_on_hold = action is QueueAction.RETRY and states == {QueueState.ON_HOLD}
+            said.append(_ON_HOLD if is_on_hold else _NONE_FITS.get(action, _NOTHING_FITS))
+        else:
+            said.append(f"{shortened(unfit)}: {why}; `mailsuite queue show` tells how it stands")
+    return "; ".join(said) or None
+
+
+_UNFIT: Final = {
+    QueueAction.HOLD: (QueueState.ON_HOLD,),
+    QueueAction.RETRY: (QueueState.ON_HOLD, QueueState.FOR_CUSTOMER),
+}
+_NOTHING_FITS: Final = "of these messages nothing fits the conditions; `mailsuite queue show` tells how they stand"
+_ON_HOLD: Final = "on hold; release it first, by `mailsuite queue release`"
+_NONE_FITS: Final = {
+    QueueAction.RELEASE: "nothing of that is on hold; `mailsuite queue show` tells how it stands",
+}
+_ONE_DOES_NOT_FIT: Final = {
+    QueueAction.HOLD: "is on hold already, or does not fit the conditions",
+    QueueAction.RELEASE: "is not on hold, or does not fit the conditions",
+    QueueAction.RETRY: "is on hold or held for a customer, or does not fit the conditions",
+}

@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from mailsuite.config.values import Duration, Size
 from mailsuite.config.values import domain as domain_of
-from mailsuite.mail.route import Destination
+from mailsuite.mail.route import EXPIRED, HOLD, RELAY, Destination
 from mailsuite.mail.selection import QueueState, Selection
 
 _ID: Final = re.compile(r"[0-9A-Z]{1,32}")
@@ -63,9 +63,18 @@ def _as_domain(_context: click.Context, _parameter: click.Parameter, value: str 
 def _as_destination(_context: click.Context, _parameter: click.Parameter, value: str | None) -> Destination | None:
     if value is None:
         return None
-    if ":" not in value:
+    destination = as_destination(value)
+    if destination is None:
         raise click.BadParameter(f"{value!r}: write it as `queue top` shows it, as in relay:example.org.")
-    return Destination.parse(value)
+    return destination
+
+
+def as_destination(text: str) -> Destination | None:
+    """A destination as `queue top` shows it: an agent, and a name where it takes one; None where it is none."""
+    agent, _, name = text.partition(":")
+    if not agent or "." in agent or (not name and agent in (RELAY, HOLD, EXPIRED)):
+        return None
+    return Destination(agent, name)
 
 
 _OPTIONS: Final = (
@@ -111,6 +120,9 @@ def choosing_to_change(command: Command) -> Command:
             raise click.UsageError("Which messages? Name ids or conditions, or say --all.")
         return command(*arguments, selection=selection, **options)
 
+    choose.__doc__ = (
+        f"{command.__doc__}\n\n    `-` in the place of IDs reads them from standard input, one in each line."
+    )
     return click.option("--all", "everything", is_flag=True, help="All that is queued.")(choosing(choose))
 
 

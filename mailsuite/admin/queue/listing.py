@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from mailsuite.admin.output import columns, in_units, json_option
+from mailsuite.admin.output import columns, in_units, json_option, plain
 from mailsuite.admin.queue.choosing import checked_ids, choosing
 from mailsuite.admin.queue.rows import (
     LIST_TITLES,
@@ -25,7 +25,6 @@ from mailsuite.admin.queue.rows import (
     counted,
     list_rows,
     message_row,
-    plain,
     recipient_in_words,
     sender_of,
     stacked,
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
     from mailsuite.spool.reading import SpoolReader
 
 _PAGE: Final = 500  # messages
+_MOST_FOR_PEOPLE: Final = 1000
 _DESTINATIONS: Final = 1000
 _STEPS: Final = 1000  # of one message that are told, the last ones
 _HEADER: Final = 256 * 1024  # octets that are looked through for a header
@@ -56,11 +56,15 @@ def pages(spool: SpoolReader, selection: Selection) -> Iterator[Sequence[QueuedM
 
 @click.command("list", short_help="List what is queued.")
 @choosing
-@click.option("--limit", type=click.IntRange(0), default=1000, show_default=True, help="How many messages; 0 for all.")
+@click.option(
+    "--limit",
+    type=click.IntRange(0),
+    help="How many messages, 0 for all; without it 1000 for people, and all with --ids and --json.",
+)
 @click.option("--ids", "only_ids", is_flag=True, help="Print queue ids only, one in each line.")
 @json_option
 @click.pass_obj
-def list_queue(context: HasSettings, *, selection: Selection, limit: int, only_ids: bool, as_json: bool) -> None:
+def list_queue(context: HasSettings, *, selection: Selection, limit: int | None, only_ids: bool, as_json: bool) -> None:
     """List the messages with these IDs, or those that meet all conditions; without any, all.
 
     A message has a line for each of its first recipients that fit. `--ids` makes what other commands take from
@@ -68,8 +72,10 @@ def list_queue(context: HasSettings, *, selection: Selection, limit: int, only_i
     """
     if as_json and only_ids:
         raise click.UsageError("--ids and --json exclude one another.")
+    if limit is None:
+        limit = 0 if only_ids or as_json else _MOST_FOR_PEOPLE
     with reading(context.settings) as spool:
-        found = iter(()) if spool is None else (one for page in pages(spool, selection) for one in page)
+        found = (one for page in pages(spool, selection) for one in page)
         shown = islice(found, limit or None)
         if as_json:
             _print_json(shown)
@@ -77,11 +83,10 @@ def list_queue(context: HasSettings, *, selection: Selection, limit: int, only_i
             for one in shown:
                 click.echo(one.message.queue_id)
         else:
-            trouble = _Troubles(spool)
-            is_cut = _print_table(shown, trouble, selection) >= limit > 0 and next(found, None) is not None
-            if is_cut:
-                click.echo(f"There is more than these {limit}: say --limit 0, or choose, as by --domain.", err=True)
-        missing = [] if spool is None or not selection.ids else _missing(spool, selection.ids)
+            _print_table(shown, _Troubles(spool), selection)
+        if limit and next(found, None) is not None:
+            click.echo(f"There is more than these {limit}: say --limit 0, or choose, as by --domain.", err=True)
+        missing = [] if not selection.ids else _missing(spool, selection.ids)
     _tell_missing(missing)
 
 
@@ -98,19 +103,19 @@ def _print_json(shown: Iterator[QueuedMessage]) -> None:
 class _Troubles:
     """What is wrong with destinations, as the last attempts there have it; looked up when it is first asked for."""
 
-    def __init__(self, spool: SpoolReader | None) -> None:
+    def __init__(self, spool: SpoolReader) -> None:
         self._spool = spool
         self._errors: dict[Destination, str | None] | None = None
 
     def __call__(self, destination: Destination) -> str | None:
         if self._errors is None:
-            loads = () if self._spool is None else self._spool.loads(_DESTINATIONS)
+            loads = self._spool.loads(_DESTINATIONS)
             self._errors = {load.destination: load.error for load in loads}
         return self._errors.get(destination)
 
 
-def _print_table(shown: Iterator[QueuedMessage], trouble: Trouble, selection: Selection) -> int:
-    """Print, a table for each page; tell how many messages there were."""
+def _print_table(shown: Iterator[QueuedMessage], trouble: Trouble, selection: Selection) -> None:
+    """Print, a table for each page."""
     now = time.time()
     messages = recipients = octets = 0
     while page := list(islice(shown, _PAGE)):
@@ -122,7 +127,6 @@ def _print_table(shown: Iterator[QueuedMessage], trouble: Trouble, selection: Se
         click.echo(f"\n{counted(messages, 'message')}, {counted(recipients, 'recipient')}, {in_units(octets)}.")
     else:
         click.echo("The queue is empty." if selection.is_everything else "Nothing is queued that fits.")
-    return messages
 
 
 def _print_page(rows: Sequence[dict[str, object]]) -> None:
@@ -148,8 +152,12 @@ def _tell_missing(missing: Sequence[str]) -> None:
 def not_queued(missing: Sequence[str]) -> str:
     """What is told of ids that are not in the queue."""
     what = "is" if len(missing) == 1 else "are"
-    named = ", ".join(missing[:_SHOWN_IDS]) + (", ..." if len(missing) > _SHOWN_IDS else "")
-    return f"{named} {what} not in the queue; `mailsuite trace {missing[0]}` tells what has become of it"
+    return f"{shortened(missing)} {what} not in the queue; `mailsuite trace {missing[0]}` tells what has become of it"
+
+
+def shortened(ids: Sequence[str]) -> str:
+    """The first of these ids, for people."""
+    return ", ".join(ids[:_SHOWN_IDS]) + (", ..." if len(ids) > _SHOWN_IDS else "")
 
 
 _SHOWN_IDS: Final = 5
@@ -167,8 +175,6 @@ def show_queued(context: HasSettings, ids: tuple[str, ...], *, as_json: bool) ->
     wanted = checked_ids(ids)
     shown = []
     with reading(context.settings) as spool:
-        if spool is None:
-            raise click.ClickException(not_queued(wanted))
         for page in pages(spool, Selection(wanted)):
             for one in page:
                 shown.append(_described(spool, one))
@@ -261,7 +267,7 @@ def cat_queued(context: HasSettings, queue_id: str, *, part: str | None) -> None
     if others or not wanted:
         raise click.UsageError("one message at a time: name its queue id.")
     with reading(context.settings) as spool:
-        if spool is None or not spool.select(Selection((wanted,)), 1):
+        if not spool.select(Selection((wanted,)), 1):
             raise click.ClickException(not_queued([wanted]))
         chunks: Iterator[bytes] = _part(_content(spool, wanted), part)
         if sys.stdout.isatty():

@@ -10,9 +10,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 
-from mailsuite.admin.output import in_units
+from mailsuite.admin.output import in_units, plain
 from mailsuite.mail.options import MessageOptions, Notify
-from mailsuite.mail.route import Destination
+from mailsuite.mail.route import EXPIRED, Destination
 from mailsuite.mail.selection import QueuedMessage, QueuedRecipient, QueueState
 
 Trouble = Callable[[Destination], str | None]
@@ -115,7 +115,8 @@ def stacked(rows: Iterable[dict[str, object]]) -> Iterator[str]:
 def recipient_in_words(one: QueuedRecipient, now: float) -> Iterator[str]:
     """Lines on one recipient of a message that is looked at closely."""
     address = str(one.address) if one.original is None else f"{one.address} (for {one.original})"
-    said = f"{address}, for {place(str(one.destination))}: {state_of(one, now)}"
+    whither = "" if one.destination.agent == EXPIRED else f", for {place(str(one.destination))}"
+    said = f"{address}{whither}: {state_of(one, now)}"
     if one.attempts:
         said += f", after {counted(one.attempts, 'attempt')}"
     yield plain(said)
@@ -125,6 +126,8 @@ def recipient_in_words(one: QueuedRecipient, now: float) -> Iterator[str]:
 
 def state_of(one: QueuedRecipient, now: float) -> str:
     """How a recipient stands, and when it is tried next."""
+    if one.destination.agent == EXPIRED:
+        return "being returned"
     if one.state is QueueState.WAITING:
         return f"waiting, {soon(one.due, now)}"
     return one.state.value
@@ -195,12 +198,6 @@ def soon(moment: float, now: float) -> str:
 def clock(moment: float, *, seconds: bool = False) -> str:
     """A moment by the clock of this machine."""
     return time.strftime("%Y-%m-%d %H:%M:%S" if seconds else "%Y-%m-%d %H:%M", time.localtime(moment))
-
-
-def plain(text: str, longest: int = 0) -> str:
-    """Text for a terminal: what cannot be printed becomes `?`; cut where `longest` characters are exceeded."""
-    shown = "".join(character if character.isprintable() else "?" for character in text)
-    return f"{shown[: longest - 3]}..." if 0 < longest < len(shown) else shown
 
 
 def _span(seconds: float) -> str:

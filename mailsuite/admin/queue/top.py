@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from mailsuite.admin.output import in_units, json_option
-from mailsuite.admin.queue.rows import ago, counted, place, plain, soon
+from mailsuite.admin.output import in_units, json_option, plain
+from mailsuite.admin.queue.rows import ago, counted, place, soon
 from mailsuite.admin.reading import HasSettings, reading
 from mailsuite.config import Settings
 from mailsuite.mail.selection import AGE_STEPS, DestinationLoad
@@ -74,7 +74,7 @@ class _View:
         self,
         reactor: Any,  # noqa: ANN401 - IReactorUNIX, IReactorThreads
         settings: Settings,
-        spool: SpoolReader | None,
+        spool: SpoolReader,
         limit: int,
     ) -> None:
         self._reactor = reactor
@@ -83,6 +83,7 @@ class _View:
         self._limit = limit
         self._client: ControlClient | None = None
         self._before: tuple[float, int] | None = None
+        self._unknown = "no server is running"  # why nothing is known of connections
 
     async def rows(self) -> list[dict[str, Any]]:
         """For programs: what there is for each destination, and how the server stands with it, where one runs."""
@@ -125,7 +126,7 @@ class _View:
             said.append(f"{change:+.1f} messages/s")
         self._before = now, messages
         if status is None:
-            said.append("no server is running")
+            said.append(self._unknown)
         else:
             said.append(counted(sum(int(one.get("runs", 0)) for one in status.values()), "connection"))
         return ", ".join(said)
@@ -133,8 +134,6 @@ class _View:
     async def _loads(self) -> Sequence[DestinationLoad]:
         from twisted.internet.threads import deferToThreadPool
 
-        if self._spool is None:
-            return ()
         found: Sequence[DestinationLoad] = await deferToThreadPool(
             self._reactor, self._reactor.getThreadPool(), self._spool.loads, self._limit
         )
@@ -142,7 +141,7 @@ class _View:
 
     async def _status(self) -> Status | None:
         """How the server stands with its destinations; None where none runs, or it may not be asked."""
-        from mailsuite.admin.control import ControlClient, ControlError, connect
+        from mailsuite.admin.control import ControlClient, ControlError, NotRunning, connect
 
         try:
             if self._client is None:
@@ -150,8 +149,9 @@ class _View:
                 await connect(self._reactor, self._settings.data_directory, client)
                 self._client = client
             found = await self._client.status()
-        except ControlError:
+        except ControlError as error:
             self._client = None
+            self._unknown = "no server is running" if isinstance(error, NotRunning) else str(error)
             return None
         return {str(one["destination"]): one for one in found}
 

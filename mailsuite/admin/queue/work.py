@@ -59,16 +59,26 @@ def survey(spool: SpoolReader, selection: Selection) -> Survey:
 
 
 def change(
-    settings: Settings, spool: SpoolReader, action: QueueAction, selection: Selection, progress: Progress
-) -> Managed:
-    """Do it to all that is selected; `progress` is told what was done so far.
+    settings: Settings,
+    spool: SpoolReader,
+    action: QueueAction,
+    selection: Selection,
+    progress: Progress,
+    meant_at: float | None = None,
+) -> tuple[Managed, bool]:
+    """Do it to all that is selected; tell too whether no server runs. `progress` is told what was done so far.
 
-    Raises `SpoolError`, `ControlError`.
+    `meant_at` is when somebody was asked about it: what came later, or was not old enough then, is not meant. Raises
+    `SpoolError`, `ControlError`.
     """
+    if meant_at is not None and not selection.ids:
+        passed = max(time.time() - meant_at, 0.0)
+        selection = replace(selection, older_than=(selection.older_than or 0.0) + passed)
     from mailsuite.admin.running import run
 
-    async def work(reactor: Any) -> Managed:  # noqa: ANN401 - the reactor has many interfaces at once
-        return await _Hand(reactor, settings).manage(spool, action, selection, progress)
+    async def work(reactor: Any) -> tuple[Managed, bool]:  # noqa: ANN401 - the reactor has many interfaces at once
+        hand = _Hand(reactor, settings)
+        return await hand.manage(spool, action, selection, progress), hand.is_offline
 
     return run(work)
 
@@ -97,6 +107,8 @@ def _parts(spool: SpoolReader, action: QueueAction, selection: Selection) -> Ite
 class _Hand:
     """What does the work: the running server, or the spool by itself."""
 
+    is_offline = False  # whether no server runs: what is to be done is done when one does
+
     def __init__(self, reactor: Any, settings: Settings) -> None:  # noqa: ANN401 - as in `change`
         self._reactor = reactor
         self._settings = settings
@@ -119,7 +131,9 @@ class _Hand:
                 return await self._manage_there(client, spool, action, selection, progress)
             become_owner(self._settings)
             try:
-                return offline.manage(directory, action, selection, by=self._by)
+                managed = offline.manage(directory, action, selection, by=self._by)
+                self.is_offline = True
+                return managed
             except SpoolInUse:
                 if self._reactor.seconds() >= until:
                     raise

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import click
 
-from mailsuite.admin.queue.rows import plain
+from mailsuite.admin.output import plain
 
 _NAME_WIDTH: Final = 11
 _LONGEST: Final = 1000  # characters of what a peer says

@@ -30,13 +30,13 @@ from mailsuite.mail.content import MemoryContent
 from mailsuite.mail.envelope import Envelope
 from mailsuite.mail.options import NO_WISHES, PLAIN, MessageOptions, RecipientOptions
 from mailsuite.mail.queue import Delivery, Message, Outcome, Recipient, Result
-from mailsuite.mail.route import RELAY, Destination, NextHop, Target
+from mailsuite.mail.route import HOLD, RELAY, Destination, NextHop, Target
 from mailsuite.mail.status import EnhancedStatus
 from mailsuite.net.dialer import Dialer
 from mailsuite.net.resolver import Resolver, system_resolver
 from mailsuite.net.timeouts import Timeouts
 from mailsuite.service.endpoints import place_of
-from mailsuite.service.routes import make_routes, name_servers, optional_path, own_names
+from mailsuite.service.routes import name_servers, optional_path, own_addresses, own_names, use_known_srs_secret
 from mailsuite.service.tls_policies import make_client_tls, make_tls_policies, make_validating_resolver
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class Way:
         self._ca_file = optional_path(settings, settings.relay.ca_file)
         self._tls = make_client_tls(settings)
         names = system_resolver(reactor, name_servers(settings))
-        resolver = Resolver(names, reactor, SystemRandom(), limit=_DNS_LIMIT)
+        resolver = Resolver(names, reactor, SystemRandom(), limit=_DNS_LIMIT, own_names=own_names(settings))
         self._dns = WatchedDNS(resolver, teller)
         self._dialer = Dialer(reactor, timeouts=_TIMEOUTS, resolver=resolver)
         self._policies = make_tls_policies(
@@ -105,6 +105,7 @@ class Way:
         from mailsuite.service.parts import Parts
 
         parts = Parts(self._settings, self._reactor, lambda _error: None)
+        use_known_srs_secret(self._settings, parts.rewriting)
         await parts.directory.refresh()
         await parts.customers.refresh()
         for sentence in parts.router.explain(errand.recipient, errand.sender):
@@ -123,13 +124,22 @@ class Way:
         self._teller.ok("route", f"{target.address} goes to {place(str(destination))}{rule}")
         if destination.agent != RELAY:
             text = (
-                f"{target.address} is not relayed, so nothing is dialled; say --server {self._own_door()} to hand the "
-                "message to this server"
+                f"{target.address} {self._fate(destination)}; nothing is dialled: say --server {self._own_door()} to "
+                "hand the message to this server"
             )
-            self._teller.wrong("outcome", text)
-            return Outcome(Result.FAILED, EnhancedStatus(5, 4, 4), text)
-        found = NextHops(make_routes(self._settings), self._dns, own_names(self._settings))
-        return await self._relay(errand, target, HeldHops(parts.customers, found))
+            self._teller.ok("outcome", text)
+            return Outcome(Result.DELIVERED, EnhancedStatus(2, 0, 0), text)
+        settings = self._settings
+        found = NextHops(parts.routes, self._dns, own_names(settings), own_addresses(settings))
+        return await self._relay(errand, target, HeldHops(parts.customers, found, parts.routes))
+
+    def _fate(self, destination: Destination) -> str:
+        """What would become of queued mail that goes there, and is not relayed."""
+        if destination.agent == HOLD:
+            return f"would be held here, for {destination.name}"
+        if destination.agent == self._settings.local.agent:
+            return "would be delivered here"
+        return f"would be handed to the agent {place(str(destination))}"
 
     def _own_door(self) -> str:
         """Where this server takes mail, as far as that is known."""

@@ -10,7 +10,7 @@ from typing import Final
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ProcessDone, ProcessExitedAlready
-from twisted.internet.interfaces import IPullProducer, IReactorProcess, IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IPullProducer, IReactorProcess, IReactorTime
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -20,6 +20,7 @@ from mailsuite.mail.content import Content
 _CHUNK: Final = 64 * 1024
 _MOST_OUTPUT: Final = 2000  # octets
 _STDIN: Final = 0
+_PATIENCE: Final = 1.0  # seconds after its end in which what it has written is read
 _NOT_STARTED: Final = (126, 127)  # as shells have it, where a program cannot be run
 
 
@@ -55,17 +56,18 @@ async def run_child(
     """
     if not os.access(arguments[0], os.X_OK):
         return Ending(_NOT_STARTED[-1], output=os.strerror(errno.ENOENT).encode())
-    child = _Child(head, content)
     encoded = [os.fsencode(word) for word in arguments]
-    reactor.spawnProcess(
-        child,
-        encoded[0],
-        encoded,
-        env={os.fsencode(name): os.fsencode(value) for name, value in environment.items()},
-        childFDs={0: "w", 1: "r", 2: "r"},
-    )
+    child = _Child(clock, head, content)
+    # It is set before there is anything that it might have to end: what it will not take has then started nothing.
     alarm = clock.callLater(timeout, child.time_out)
     try:
+        reactor.spawnProcess(
+            child,
+            encoded[0],
+            encoded,
+            env={os.fsencode(name): os.fsencode(value) for name, value in environment.items()},
+            childFDs={0: "w", 1: "r", 2: "r"},
+        )
         return await child.ended
     except CancelledError:
         child.kill()
@@ -79,8 +81,9 @@ async def run_child(
 class _Child(ProcessProtocol):
     """Our end of a child process."""
 
-    def __init__(self, head: bytes, content: Content) -> None:
+    def __init__(self, clock: IReactorTime, head: bytes, content: Content) -> None:
         self.ended: Deferred[Ending] = Deferred()
+        self._clock = clock
         self._head = head
         self._content = content
         self._offset = 0
@@ -88,6 +91,7 @@ class _Child(ProcessProtocol):
         self._output = b""
         self._timed_out = False
         self._trouble: Failure | None = None
+        self._patience: IDelayedCall | None = None  # with whoever else holds its output open
         self._is_open = True
         self._reading: Deferred[None] | None = None
 
@@ -124,13 +128,24 @@ class _Child(ProcessProtocol):
             self._stop_reading()
 
     def processExited(self, reason: Failure) -> None:
-        # What it has started in turn may hold its output open; we do not wait for that.
+        # What it has written may still stand in the pipes; what it has started in turn may hold them open for long.
         self._is_open = False
         self._stop_reading()
+        self._patience = self._clock.callLater(_PATIENCE, self._give_up_listening, reason)
         stdin = self.transport.pipes.get(_STDIN)  # type: ignore[union-attr]
         if stdin is not None:
             stdin.connectionLost(reason)  # what it was not sent is sent to nobody
+
+    def processEnded(self, reason: Failure) -> None:
+        if self._patience is not None and self._patience.active():
+            self._patience.cancel()
+        self._end(reason)
+
+    def _give_up_listening(self, reason: Failure) -> None:
         self.transport.loseConnection()  # type: ignore[union-attr]
+        self._end(reason)
+
+    def _end(self, reason: Failure) -> None:
         if self.ended.called:
             return
         if self._trouble is not None:

@@ -20,6 +20,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import isfinite
 from pathlib import Path
 from string import Formatter
 from typing import Final
@@ -73,8 +74,13 @@ class PipeSettings:
             raise ValueError("command: it names no program; write the whole path of one")
         if not Path(self.command[0]).is_absolute() or set("{}") & set(self.command[0]):
             raise ValueError(f"command = {self.command[0]!r}: write the whole path of the program")
+        for word in self.command:
+            if "\0" in word:  # no program can be given one
+                raise ValueError(f"command: {word!r} has a NUL in it; take that out")
         for word in self.command[1:]:
             _check_word(word)
+        if isinstance(self.timeout, bool) or not isfinite(self.timeout):
+            raise ValueError(f'timeout = {self.timeout!r}: it takes seconds, or text as in "5m"')
         if self.timeout <= 0 or self.concurrency < 1:
             raise ValueError("timeout and concurrency: give more than nothing")
 

@@ -251,14 +251,19 @@ class Recipients:
         self._commands = commands
         self._callouts = callouts
 
-    async def check(self, customer: Customer, address: Address) -> None:
-        """Raises `Refused`: 550 5.1.1 for one that does not exist, 450 4.3.0 where a command cannot tell."""
+    async def check(self, customer: Customer, address: Address, *, at_once: bool = False) -> None:
+        """Raises `Refused`: 550 5.1.1 for one that does not exist, 450 4.3.0 where a command cannot tell.
+
+        `at_once` asks the list alone: where a command or a server would have to be asked, they exist.
+        """
         rule = customer.recipients
         if rule is RecipientRule.ANY or address.local_part.lower() == "postmaster":
             return
         normal = Address(address.local_part, address.domain_key)
         if rule is RecipientRule.LIST:
             exists: bool | None = self._customers.is_listed(customer, normal)
+        elif at_once:
+            exists = None
         elif rule is RecipientRule.COMMAND:
             exists = await self._commands.exists(customer, normal)
             if exists is None:

@@ -4,7 +4,9 @@ Rules
 - "none", "implicit", and "verified" for a host that the configuration names are the operator's last word: nothing is
   asked. Nor is it for addresses and hosts on this machine.
 - Where DANE applies, MTA-STS is not heeded (RFC 8461 section 2). TLSA records that cannot be used demand TLS, and no
-  certificate (RFC 7672 section 2.2); then MTA-STS may demand one.
+  certificate (RFC 7672 section 2.2); then MTA-STS may demand one. Nor do they say that a host serves the domain, where
+  its MX records are not signed: whoever forges those may have TLSA records of his own, so MTA-STS is asked for that.
+- What the MX of a domain names must have a name: an address or a socket there is barred.
 - A lookup that fails bars the host for now (RFC 7672 section 2.1.2).
 - What is raised here has been noted for the reports already.
 """
@@ -86,10 +88,14 @@ class TLSPolicies:
             return configured
         host = domain_key(hop.host.rstrip("."))
         if _has_no_name(host):
+            if domain and host != domain_key(domain):
+                # RFC 5321 section 5.1 and RFC 1035 section 3.3.9: an MX record names a host, by its domain name.
+                why = f"the MX records of {domain} lead to {host}, which is no name of a host"
+                raise self._barred(domain, host, configured, why, TLSFailureKind.VALIDATION)
             # RFC 7672 section 2.2: DANE has nothing to say of an address.
             return self._unless_dane_is_demanded(domain, host, configured, "an address has no TLSA records")
         policy = await self._by_dane(domain, host, hop.port, configured)
-        if policy.mode == "dane" or self._sts is None:
+        if self._sts is None or (policy.mode == "dane" and policy.mx_proved):
             return policy
         # RFC 8461 section 3.4: of a smart host it is that one's policy.
         stored = await self._sts.policy(domain or host)
@@ -138,15 +144,21 @@ class TLSPolicies:
     def _by_sts(self, policy_domain: str, host: str, policy: TLSPolicy, stored: Stored) -> TLSPolicy:
         """RFC 8461 section 5."""
         demanded = stored.policy
+        by_dane = policy
         policy = replace(policy, source=PolicySource.MTA_STS, text=demanded.text, mx_patterns=demanded.mx)
         fits = demanded.allows(host)
         why = f"the MTA-STS policy of {policy_domain} does not name {host}"
         if demanded.mode is Mode.ENFORCE:
             if not fits:
                 raise self._barred(policy_domain, host, policy, why, TLSFailureKind.VALIDATION)
+            if by_dane.mode == "dane":
+                # RFC 8461 section 2: what proves the host is left to DANE.
+                return replace(by_dane, mx_proved=True)
             return replace(policy, mode="verified", mx_proved=True)
         if not fits:
             self.note(TLSResult(policy_domain, policy, host, failure=TLSFailureKind.VALIDATION, reason=why))
+        if by_dane.mode == "dane":
+            return by_dane
         # What the configuration demands is not up for testing.
         return policy if policy.mode == "verified" else replace(policy, testing=True)
 

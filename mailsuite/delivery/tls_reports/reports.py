@@ -125,7 +125,9 @@ class TLSReports:
         """Make all reports that are due, and find out when to look again."""
         self._is_looking = True
         try:
-            await self._make_all()
+            sent = await self.send_due()
+            if sent:
+                self._log.info("{count} reports on TLS are sent", count=sent)
         finally:
             now = self._clock.seconds()
             self._look_at = self._time_of_day(now + DAY)
@@ -134,22 +136,22 @@ class TLSReports:
         if again is not None:
             self._look_at = min(self._look_at, max(again, now))
 
-    async def _make_all(self) -> None:
+    async def send_due(self) -> int:
+        """Make all reports that are due now, whatever the time of day; tell how many are sent."""
         today = int(self._clock.seconds() // DAY)
         await self._book.prune(today)
         sent = 0
         before: list[Due] = []
         while due := await self._book.due(today, self._clock.seconds(), _ROUND):
             if due == before:
-                return  # the disk does not take what has become of them
+                break  # the disk does not take what has become of them
             before = due
             for at in range(0, len(due), _AT_ONCE):
                 if self._alarm is None:
-                    return  # we are to stop
+                    return sent  # we are to stop
                 self._making = [Deferred.fromCoroutine(self._make_calmly(one)) for one in due[at : at + _AT_ONCE]]
                 sent += sum([await one for one in self._making])
-        if sent:
-            self._log.info("{count} reports on TLS are sent", count=sent)
+        return sent
 
     async def _make_calmly(self, due: Due) -> bool:
         try:

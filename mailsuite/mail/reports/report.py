@@ -10,12 +10,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from email.header import decode_header, make_header
 from hashlib import sha256
 
 from mailsuite.mail.address import Address, domain_key
 from mailsuite.mail.envelope import Body
 from mailsuite.mail.queue import Message
-from mailsuite.mail.reports.fields import field, needs_smtputf8, printable
+from mailsuite.mail.reports.fields import field, needs_smtputf8, one_line, printable
 from mailsuite.mail.reports.returned import (
     Part,
     has_short_lines,
@@ -29,6 +30,8 @@ from mailsuite.mail.reports.words import subject, words
 from mailsuite.mail.trace import date_time
 
 _MAX_ADDRESS = 900  # octets: more do not fit into a line (RFC 5322 section 2.1.1)
+_MAX_SUBJECT = 200  # characters
+_SUBJECT = re.compile(rb"(?im)^subject[ \t]*:((?:[^\r\n]|\r?\n[ \t])*)")
 _MESSAGE_ID = re.compile(rb"(?im)^message-id:[ \t\r\n]*(<[!-;=?-~]{1,900}>)")
 
 
@@ -41,7 +44,7 @@ class Composed:
     smtputf8: bool
 
 
-def compose(
+def compose(  # noqa: PLR0913 - what a report consists of
     message: Message,
     reader: Address,
     reported: Sequence[Reported],
@@ -51,12 +54,13 @@ def compose(
     hostname: str,
     now: float,
     message_id: str,
+    others: int = 0,
 ) -> Composed:
     """Compose the report on some recipients of a message.
 
     `content` is the message as far as it was read, at least its header section; with `whole` it is all of the message
     and is returned. `reader` is the reverse-path, or whoever reads what happens to messages that have none.
-    `message_id` has its angle brackets.
+    `message_id` has its angle brackets. `others` is how many recipients the message still waits for.
     """
     utf8 = needs_smtputf8(reader)
     smtputf8 = message.envelope.smtputf8
@@ -66,7 +70,15 @@ def compose(
     if returned is None:
         returned = header_part(header, smtputf8=smtputf8)
     without_sender = message.envelope.reverse_path is None
-    text = words(message, reported, hostname, attached, without_sender=without_sender)
+    text = words(
+        message,
+        reported,
+        hostname,
+        attached,
+        without_sender=without_sender,
+        about=_subject_of(header),
+        others=others,
+    )
     status = _status(message, reported, hostname, utf8=utf8)
     parts = (in_seven_bits("text/plain; charset=utf-8", text.encode("utf-8", "replace")), status, returned)
     # RFC 6522 section 3: report-type is the subtype of the second part.
@@ -105,6 +117,19 @@ def _thread(header: bytes) -> Sequence[str]:
         return ()
     text = original[1].decode("ascii")
     return (field("In-Reply-To", text), field("References", text))  # RFC 3834 section 3.1.6
+
+
+def _subject_of(header: bytes) -> str:
+    """The message's own subject as one line of text; empty where it has none, or none that can be read."""
+    found = _SUBJECT.search(header)
+    if found is None:
+        return ""
+    raw = " ".join(found[1].decode("utf-8", "replace").split())[:_MAX_SUBJECT]
+    try:
+        text = str(make_header(decode_header(raw)))  # RFC 2047
+    except (ValueError, LookupError):  # its encoding is broken or unknown: as it is written
+        text = raw
+    return one_line(text)[:_MAX_SUBJECT]
 
 
 def _readable(reader: Address, hostname: str) -> str:

@@ -45,8 +45,11 @@ def header_part(header: bytes, *, smtputf8: bool) -> Part:
 
 
 def in_seven_bits(content_type: str, octets: bytes) -> Part:
-    """A part in 7 bits, by quoted-printable where its octets need that (RFC 2045 section 6.7)."""
-    if octets.isascii() and b"\0" not in octets and has_short_lines(octets):
+    """A part in 7 bits, by quoted-printable where its octets need that (RFC 2045 section 6.7).
+
+    A CR or LF alone is such an octet (section 2.7): some would take what follows it for a line.
+    """
+    if octets.isascii() and _BARE.search(octets) is None and has_short_lines(octets):
         return Part(content_type, "7bit", octets)
     return Part(content_type, "quoted-printable", _quoted(octets))
 

@@ -26,13 +26,15 @@ EVENTS = {
 class Reported(NamedTuple):
     """A recipient that a report tells of: what became of it in the attempt that ended `at` some time.
 
-    `until` is how long the delivery of a delayed one will be tried.
+    `until` is how long the delivery of a delayed one will be tried. `before` is what the attempt before came to, where
+    this outcome was none.
     """
 
     recipient: Recipient
     outcome: Outcome
     at: float
     until: float | None = None
+    before: str | None = None
 
 
 def status_fields(message: Message, reported: Sequence[Reported], hostname: str, *, utf8: bool) -> str:

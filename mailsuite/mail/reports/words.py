@@ -29,16 +29,33 @@ def subject(reported: Sequence[Reported], *, without_sender: bool) -> str:
     return next(_SUBJECTS[result] for result in _ORDER if result in results)
 
 
-def words(message: Message, reported: Sequence[Reported], hostname: str, returned: str, *, without_sender: bool) -> str:
-    """The text. `returned` says in a word what of the message comes back, as in `header`; empty where nothing does."""
+def words(
+    message: Message,
+    reported: Sequence[Reported],
+    hostname: str,
+    returned: str,
+    *,
+    without_sender: bool,
+    about: str = "",
+    others: int = 0,
+) -> str:
+    """The text. `returned` says in a word what of the message comes back, as in `header`; empty where nothing does.
+
+    `about` is the message's own subject, one line of text; `others` is how many recipients it still waits for.
+    """
     whose = "The" if without_sender else "Your"
     lines = [f"This is the mail server at {hostname}."]
+    if about:
+        lines += ["", f"Subject: {about}"]
     for result in _ORDER:
         of_kind = [one for one in reported if one.outcome.result is result]
         if of_kind:
             lines += ["", *_opening(result, f"{whose} message of {date_time(message.arrived)}", of_kind)]
             for one in of_kind:
                 lines += _about(one)
+    if others:
+        whom = "one other recipient" if others == 1 else f"{others:,} other recipients"
+        lines += ["", f"The message is still being tried for {whom}: do not send it anew to all."]
     if returned:
         lines += ["", f"{whose} message is attached." if returned == "message" else f"The {returned} is attached."]
     return "\r\n".join([*lines, ""])
@@ -68,9 +85,12 @@ def _opening(result: Result, message: str, reported: Sequence[Reported]) -> Sequ
 def _about(reported: Reported) -> Sequence[str]:
     recipient, outcome = reported.recipient, reported.outcome
     asked = "" if recipient.original is None else f" (sent to <{printable(recipient.original)}>)"
-    said = outcome.text if outcome.reply is None else str(outcome.reply)
-    who = "" if outcome.remote is None else f"{ascii_line(outcome.remote)} said: "
-    lines = ["", f"<{printable(recipient.address)}>{asked}", f"    {who}{ascii_line(said)}"]
-    if outcome.reply is not None and outcome.text != outcome.reply.text:
-        lines.append(f"    {ascii_line(outcome.text)}")
+    lines = ["", f"<{printable(recipient.address)}>{asked}"]
+    if outcome.reply is not None:
+        who = "" if outcome.remote is None else f"{ascii_line(outcome.remote)} said: "
+        lines.append(f"    {who}{ascii_line(str(outcome.reply))}")
+    if outcome.reply is None or outcome.text != outcome.reply.text:
+        lines.append(f"    {ascii_line(outcome.text)}")  # our own words: nobody else has said them
+    if reported.before:
+        lines.append(f"    The last attempt: {ascii_line(reported.before)}")
     return lines

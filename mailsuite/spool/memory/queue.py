@@ -9,7 +9,7 @@ from itertools import groupby
 
 from mailsuite.mail.address import Address
 from mailsuite.mail.content import MemoryContent
-from mailsuite.mail.queue import Delivery, Message, Outcome, Recipient
+from mailsuite.mail.queue import Delivery, Message, Outcome, Recipient, Result
 from mailsuite.mail.route import EXPIRED, HOLD, Destination
 from mailsuite.mail.selection import (
     AGE_STEPS,
@@ -59,6 +59,17 @@ class Waiting:
     def together(self) -> tuple[str, Destination, Address | None, bool]:
         """What is the same for all recipients of a delivery."""
         return self.message.queue_id, self.destination, self.recipient.reverse_path, self.recipient.expired
+
+    def not_before(self, now: float) -> float:
+        """Now, or when its sender wants it to be sent (RFC 4865)."""
+        return max(now, self.message.envelope.options.hold_until or now)
+
+    def keep_back(self, outcome: Outcome) -> None:
+        """It has failed, and stays for its report alone."""
+        failure = replace(outcome, result=Result.FAILED, reply=None, next_attempt=None, via=None)
+        self.recipient = replace(self.recipient, expired=True, failure=failure)
+        if self.is_held:
+            self.destination = Destination(EXPIRED, self.destination.name)
 
     def state(self, now: float) -> QueueState:
         """How it stands."""
@@ -122,17 +133,20 @@ def manage(action: QueueAction, one: Waiting, now: float) -> bool:
         return False
     if action is QueueAction.RETRY and (one.on_hold or one.is_held):
         return False
+    if action is QueueAction.RETRY and one.due > now:
+        # What comes too early must not lengthen the waits: it takes the place of the attempt before it.
+        one.recipient = replace(one.recipient, attempts=max(one.recipient.attempts - 1, 0))
     if action is QueueAction.EXPIRE:
         one.recipient = replace(one.recipient, expired=True)
         if one.is_held:
             one.destination = Destination(EXPIRED, one.destination.name)
     elif action is QueueAction.REQUEUE:
-        one.recipient = replace(one.recipient, expired=False, attempts=0)
+        one.recipient = replace(one.recipient, expired=False, failure=None, attempts=0)
         one.last_attempt = one.last = None
         if one.destination.agent == EXPIRED:
             one.destination = Destination(HOLD, one.destination.name)
     one.on_hold = False
-    one.due = min(one.due, now)
+    one.due = min(one.due, now if action is QueueAction.EXPIRE else one.not_before(now))
     return True
 
 
@@ -174,6 +188,7 @@ def _is_meant(one: Waiting, selection: Selection, now: float) -> bool:
     said = "" if last is None else f"{last.status} {last.remote or ''} {last.text}"
     return (
         (not selection.ids or message.queue_id in selection.ids)
+        and (selection.keys is None or one.recipient.key in selection.keys)
         and (selection.sender is None or _is_from(one, selection.sender))
         and (selection.recipient is None or _fits(address_part(selection.recipient), address))
         and (domain is None or address.domain_key == domain or _is_below(address.domain_key, domain))

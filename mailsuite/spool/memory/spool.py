@@ -25,7 +25,7 @@ from mailsuite.mail.origin import Origin
 from mailsuite.mail.partial import Completed, Partial
 from mailsuite.mail.queue import Delivery, HeldMail, Message, Recipient, Result, Settlement
 from mailsuite.mail.route import HOLD, Destination, Target
-from mailsuite.mail.selection import DestinationLoad, Managed, QueueAction, QueuedMessage, Selection
+from mailsuite.mail.selection import DestinationLoad, Managed, Met, QueueAction, QueuedMessage, Selection
 from mailsuite.spool.allowance import Bounds
 from mailsuite.spool.ids import QueueIds
 from mailsuite.spool.journal import steps_of
@@ -34,6 +34,7 @@ from mailsuite.spool.memory.draft import MemoryDraft
 from mailsuite.spool.memory.history import History
 from mailsuite.spool.memory.parts import Kept
 from mailsuite.spool.memory.queue import Waiting
+from mailsuite.spool.routing import Careful
 
 _T = TypeVar("_T")
 
@@ -141,8 +142,7 @@ class MemorySpool:
             return fail(error)
         for one in self._leased(delivery):
             one.leased = False
-            one.destination = destination
-            one.due = self._clock.seconds()
+            self._move(one, destination)
         self._tell(_News(due={destination: None}))
         return succeed(None)
 
@@ -150,13 +150,13 @@ class MemorySpool:
         if (error := self._error()) is not None:
             return fail(error)
         news = _News()
+        carefully = Careful(choose)
         moved = 0
         for one in [one for one in self._queue.values() if not one.leased and not one.recipient.expired]:
             sender = one.recipient.reverse_path or one.message.envelope.reverse_path
-            destination = choose(one.recipient.address, one.destination, sender)
+            destination = carefully(one.recipient.address, one.destination, sender)
             if destination != one.destination:
-                one.destination = destination
-                one.due = self._clock.seconds()
+                self._move(one, destination, one.due)
                 news.due[destination] = None
                 moved += 1
         self._tell(news)
@@ -170,7 +170,7 @@ class MemorySpool:
         messages = set()
         for one in self._waiting():
             if one.destination in destinations and not one.is_held:
-                one.due = min(one.due, now)
+                one.due = min(one.due, one.not_before(now))
                 news.due[one.destination] = None
                 messages.add(one.message.queue_id)
         self._tell(news)
@@ -185,6 +185,15 @@ class MemorySpool:
         now = self._clock.seconds()
         found = queue.by_message(queue.selected(self._queue.values(), selection, now), now)
         return self._answer([one for one in found if one.message.queue_id > after][: max(limit, 0)])
+
+    def leased(self, selection: Selection) -> Deferred[Sequence[tuple[int, str]]]:
+        found = queue.selected(self._queue.values(), selection, self._clock.seconds())
+        return self._answer([(one.recipient.key, one.message.queue_id) for one in found if one.leased])
+
+    def met(self, selection: Selection, *, addresses: bool = False) -> Deferred[Met]:
+        found = queue.selected(self._queue.values(), selection, self._clock.seconds())
+        who = frozenset(one.recipient.address for one in found) if addresses else frozenset[Address]()
+        return self._answer(Met(frozenset(one.destination for one in found), who))
 
     def loads(self, limit: int) -> Deferred[Sequence[DestinationLoad]]:
         return self._answer(queue.loads(self._queue.values(), self._clock.seconds())[: max(limit, 0)])
@@ -374,6 +383,13 @@ class MemorySpool:
             else:
                 news.due[destination] = None
 
+    def _move(self, one: Waiting, destination: Destination, due: float | None = None) -> None:
+        now = self._clock.seconds()
+        whom, old = [str(one.recipient.address)], str(one.destination)
+        self._history.add([steps.routed(one.message.queue_id, whom, old, str(destination), now)])
+        one.due = one.not_before(now) if due is None or one.is_held else max(due, one.not_before(due))
+        one.destination = destination
+
     def _lease(self, waiting: Iterable[Waiting], limit: int) -> Deferred[Sequence[Delivery]]:
         if (error := self._error()) is not None:
             return fail(error)
@@ -416,6 +432,8 @@ class MemorySpool:
             one.recipient = replace(one.recipient, attempts=one.recipient.attempts + 1)
             if outcome.next_attempt is not None:
                 one.due = outcome.next_attempt
+            if recipient.key in settlement.unreported:
+                one.keep_back(outcome)
 
     def _has_room(self, destination: Destination, size: int) -> bool:
         return self._watcher is not None and bool(self._watcher.has_room(destination, size))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from types import MappingProxyType
 
 from mailsuite.mail.reply import Reply
@@ -36,10 +37,16 @@ class Capabilities:
     @classmethod
     def of_reply(cls, reply: Reply) -> Capabilities:
         """Read the answer to EHLO or LHLO, which must be positive."""
-        domain = reply.lines[0].partition(" ")[0]
+        # Most connections go to a few hosts, which always offer the same.
+        return _of_lines(reply.lines)
+
+    @classmethod
+    def of_lines(cls, lines: tuple[str, ...]) -> Capabilities:
+        """Read the lines of that answer."""
+        domain = lines[0].partition(" ")[0]
         keywords: dict[str, tuple[str, ...]] = {}
         mechanisms: dict[bytes, None] = {}
-        for line in reply.lines[1:]:
+        for line in lines[1:]:
             words = line.split()
             if not words:
                 continue
@@ -127,6 +134,11 @@ class Capabilities:
     def checkpoint(self) -> bool:
         """RFC 1845: MAIL may have a TRANSID."""
         return "CHECKPOINT" in self.keywords
+
+
+@lru_cache(maxsize=256)
+def _of_lines(lines: tuple[str, ...]) -> Capabilities:
+    return Capabilities.of_lines(lines)
 
 
 def _max_size(parameters: tuple[str, ...]) -> int | None:

@@ -64,6 +64,9 @@ from mailsuite.wire.smtp.commands import (
     Etrn,
     Helo,
     Mail,
+    Quit,
+    Rcpt,
+    Rset,
 )
 from mailsuite.wire.smtp.nodes import parse_domains, parse_node
 from mailsuite.wire.smtp.response import ReplyLimits, ReplyReader
@@ -275,7 +278,10 @@ class SmtpClientCore:
 
     def _check(self, command: Command, line: bytes) -> None:
         """Refuse to say what this server has not offered, and what is no line."""
-        if b"\r" in line[:-2] or b"\n" in line[:-2] or b"\0" in line:
+        kind = type(command)
+        if kind is Rset or kind is Quit:
+            return
+        if line.find(b"\r") != len(line) - 2 or line.find(b"\n") != len(line) - 1 or b"\0" in line:
             raise LocalProtocolError(f"{command.verb} with a line end within")
         for keyword in needed_keywords(command):
             if not self.capabilities.offers(keyword):
@@ -284,14 +290,15 @@ class SmtpClientCore:
         if not line.isascii() and not (mail is not None and mail.smtputf8):
             raise LocalProtocolError(f"{command.verb} needs SMTPUTF8")  # RFC 6531 section 3.4
         # RFC 2033 section 4.1: LHLO takes the place of both EHLO and HELO.
-        if isinstance(command, Ehlo | Helo) and getattr(command, "lmtp", False) is not self.lmtp:
+        if (kind is Ehlo or kind is Helo) and getattr(command, "lmtp", False) is not self.lmtp:
             raise LocalProtocolError(f"{command!r} in the other dialect")
         # RFC 3030 section 3: binary content has no lines, so only BDAT can carry it.
-        if isinstance(command, Data) and mail is not None and mail.body is Body.BINARY:
+        if kind is Data and mail is not None and mail.body is Body.BINARY:
             raise LocalProtocolError("DATA with BODY=BINARYMIME")
-        if isinstance(command, Auth) and self.authenticated:
+        if kind is Auth and self.authenticated:
             raise LocalProtocolError("AUTH a second time")  # RFC 4954 section 4
-        self._check_names(command)
+        if kind is not Rcpt:
+            self._check_names(command)
 
     def _check_names(self, command: Command) -> None:
         """Refuse to say what no server could read."""
@@ -334,7 +341,7 @@ class SmtpClientCore:
             self.state = leads[digit] or self.state
         self._spoken = None
         self._answered += 1
-        if self._answered >= self._wanted(oldest):
+        if not self.lmtp or self._answered >= self._wanted(oldest):
             self._awaited.popleft()
             self._answered = 0
         if reply.code == 421 or (early and isinstance(outgoing, _Data)):
@@ -345,7 +352,8 @@ class SmtpClientCore:
 
     def _note(self, answered: _Awaited, reply: Reply) -> str | None:
         """What a reply changes beside the state. Gives what is wrong where it makes no sense."""
-        if reply.is_intermediate:
+        digit = reply.code // 100
+        if digit == 3:
             if answered.kind is Kind.DATA:
                 if self.lmtp and not self._accepted:
                     # RFC 2033 section 4.2: "the DATA command MUST fail", and nothing would end it
@@ -355,7 +363,7 @@ class SmtpClientCore:
                 self._awaited.append(awaited)
             elif answered.kind is Kind.CHECKPOINTED_MAIL and offset_of(reply) is None:
                 return f"{reply.code} without an offset answers MAIL"  # RFC 1845 section 3
-        elif reply.is_positive:
+        elif digit == 2:
             if answered.kind is Kind.RCPT:
                 self._accepted += 1
             elif answered.kind in (Kind.MAIL, Kind.CHECKPOINTED_MAIL, Kind.RSET):
@@ -375,7 +383,7 @@ class SmtpClientCore:
         """What the next reply answers."""
         while self._awaited:
             oldest = self._awaited[0]
-            if self._wanted(oldest):
+            if not self.lmtp or self._wanted(oldest):
                 return oldest
             # RFC 2033 section 4.3: without a recipient the last chunk gets no reply.
             self._awaited.popleft()

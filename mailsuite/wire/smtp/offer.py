@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
@@ -21,9 +21,10 @@ class Offer:
 
     After STARTTLS and after AUTH the offer is another one: the session that follows gets a core with its own.
     `max_size` is in octets, None for no limit; `max_line` counts the CR LF. `mechanisms` that are not empty offer
-    AUTH. `require_tls` refuses all that must not pass in plaintext with 530 (RFC 3207 section 4), `require_auth` all
-    mail before AUTH (RFC 4954 section 6). `max_errors` is how many refusals (5yz) a session survives without a
-    message between them; the next one is followed by 421.
+    AUTH; `usable` says of each whether somebody can log in by it now, and EHLO tells of these alone, unless none is
+    left in the profile of on-demand mail relay. `require_tls` refuses all that must not pass in plaintext with 530
+    (RFC 3207 section 4), `require_auth` all mail before AUTH (RFC 4954 section 6). `max_errors` is how many refusals
+    (5yz) a session survives without a message between them; the next one is followed by 421.
 
     `etrn`, `atrn` and `turn` offer these commands; ATRN and TURN are for those who have logged in, whatever else is
     (RFC 2645 section 5.2.1). `checkpoint` offers RFC 1845, but not in LMTP, where nobody could tell how many replies a
@@ -37,6 +38,7 @@ class Offer:
     max_size: int | None = 50 * 1024 * 1024
     starttls: bool = False
     mechanisms: tuple[bytes, ...] = ()
+    usable: Callable[[bytes], bool] | None = None
     require_tls: bool = False
     require_auth: bool = False
     chunking: bool = True
@@ -87,14 +89,23 @@ class Offer:
         lines.append("ENHANCEDSTATUSCODES")  # RFC 2034
         if self.starttls:
             lines.append("STARTTLS")  # RFC 3207
-        if self.mechanisms:
-            lines.append("AUTH " + b" ".join(self.mechanisms).decode("ascii"))  # RFC 4954
+        if mechanisms := self._told:
+            lines.append("AUTH " + b" ".join(mechanisms).decode("ascii"))  # RFC 4954
         if self.etrn and not self.odmr:
             lines.append("ETRN")  # RFC 1985
         if self.atrn or self.odmr:
             lines.append("ATRN")  # RFC 2645 section 5.1.1
         lines.append("HELP")
         return Reply(250, None, tuple(lines))
+
+    @property
+    def _told(self) -> tuple[bytes, ...]:
+        """The mechanisms that EHLO tells of."""
+        if self.usable is None:
+            return self.mechanisms
+        told = tuple(filter(self.usable, self.mechanisms))
+        # RFC 2645 section 5.1.1: the EHLO response MUST include AUTH, whatever is kept.
+        return told or (self.mechanisms if self.odmr else ())
 
     def _mail_keywords(self, *, secure: bool) -> list[str]:
         """The extensions of mail itself."""

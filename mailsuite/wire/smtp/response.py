@@ -13,11 +13,15 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
 
 from mailsuite.mail.plain import plain
 from mailsuite.mail.reply import Reply
 from mailsuite.mail.status import EnhancedStatus
 from mailsuite.wire.core import RemoteProtocolError
+
+_SHORT: Final = 1024  # octets
 
 # Code, then what stands behind it; a fourth digit makes it no code at all.
 _LINE = re.compile(rb"([2-5][0-9]{2})(?![0-9])([ -]?)(.*)", re.DOTALL)
@@ -89,8 +93,10 @@ class ReplyReader:
                     f"a reply of more than {self._limits.lines} lines or {self._limits.size} octets"
                 )
             if mark != b"-":
-                lines, self._lines, self._code, self._size = self._lines, [], None, 0
-                return _compose(int(code), lines, status_in_positive=status_in_positive)
+                size, lines = self._size, self._lines
+                self._lines, self._code, self._size = [], None, 0
+                compose = _compose_known if size <= _SHORT else _compose
+                return compose(int(code), tuple(lines), status_in_positive)
         return None
 
     def _next_line(self) -> bytes | None:
@@ -106,15 +112,21 @@ class ReplyReader:
         return line.removesuffix(b"\r")
 
 
-def _compose(code: int, raw: list[bytes], *, status_in_positive: bool) -> Reply:
+def _compose(code: int, raw: tuple[bytes, ...], status_in_positive: bool) -> Reply:  # noqa: FBT001 - for the cache
     lines = [plain(line.decode("utf-8", "replace")) for line in raw]
     status: EnhancedStatus | None = None
     # RFC 2034 section 4: in 2yz, 4yz and 5yz, never in 3yz; every line of a reply repeats it.
     if code >= 400 or (code < 300 and status_in_positive):
-        status = EnhancedStatus.parse(lines[0]) or EnhancedStatus.parse(lines[-1])
+        status = EnhancedStatus.parse(lines[0])
+        if status is None and len(lines) > 1:
+            status = EnhancedStatus.parse(lines[-1])
         if status is not None:
             lines = [_without(status, line) for line in lines]
     return Reply(code, status, tuple(lines))
+
+
+# A server says the same all day: of what is short, what was said last is kept.
+_compose_known = lru_cache(maxsize=512)(_compose)
 
 
 def _without(status: EnhancedStatus, line: str) -> str:

@@ -89,6 +89,7 @@ def test_a_flush_tries_even_destinations_that_rest(serving):
     assert said.endswith(": tried again now.\n")
     wait_until(lambda: serving.instance.log().count("is left alone for") > before, why=serving.instance.log)
     wait_until(lambda: set(serving.states(queue_id)) == {"waiting"}, why=serving.instance.log)
+    assert serving("flush", "maildir") == (0, "Nothing is queued that fits.\n")
     assert serving("flush", "other.test") == (0, "Nothing is queued that fits.\n")
     assert "'a b' is neither a domain" in serving("flush", "a b")[1]
 
@@ -145,7 +146,8 @@ def test_without_a_server_the_spool_itself_is_changed(stopped):
     assert stopped("hold", "--all") == (0, "2 messages, 2 recipients: put on hold.\n")
     assert stopped.states(first) == ["on hold"]
     assert stopped("delete", first, "--yes") == (0, "1 message, 1 recipient: deleted.\n")
-    assert stopped("requeue", second) == (0, "1 message, 1 recipient: queued anew.\n")
+    said = "1 message, 1 recipient: queued anew, and tried when the server starts.\n"
+    assert stopped("requeue", second) == (0, said)
     assert stopped.states(second) == ["due"]
     assert "no server is running" in stopped("top", "--once")[1]
     stopped.instance.start()
@@ -169,8 +171,20 @@ def test_root_leaves_nothing_behind_that_the_server_could_not_touch(stopped):
     assert {path.stat().st_uid for path in stopped.instance.data.rglob("*")} == {owner}
 
 
-def test_a_queue_that_nobody_has_made_is_empty(tmp_path):
+@pytest.mark.parametrize("words", [("list",), ("hold", "--all"), ("delete", "HOE1", "--yes"), ("top", "--once")])
+def test_a_queue_that_nobody_has_made_is_not_empty(tmp_path, words):
     house = House(tmp_path)
-    assert house("hold", "--all") == (0, "Nothing is queued that fits.\n")
-    assert house("delete", "HOE1", "--yes")[0] == 1
-    assert house("top", "--once")[1].rstrip().endswith("the queue is empty, no server is running")
+    status, said = house(*words)
+    assert status == os.EX_UNAVAILABLE
+    assert said.startswith(f"Error: there is no queue in {house.instance.data / 'spool'} ")
+    assert f"(by {house.instance.configuration})" in said
+
+
+def test_a_stopped_server_does_it_when_it_starts(stopped):
+    first, second = stopped.ids
+    assert stopped("retry", first) == (0, "1 message, 1 recipient: tried when the server starts.\n")
+    assert stopped("flush")[1].endswith(": tried when the server starts.\n")
+    said = "1 message, 1 recipient: returned to their senders when the server starts.\n"
+    assert stopped("expire", second, "--yes") == (0, said)
+    assert stopped("hold", first)[0] == 0
+    assert stopped("retry", first) == (1, "Error: on hold; release it first, by `mailsuite queue release`\n")

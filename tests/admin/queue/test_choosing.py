@@ -4,6 +4,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from mailsuite.admin.command import root
 from mailsuite.admin.queue.choosing import choosing, choosing_to_change
 from mailsuite.mail.route import Destination
 from mailsuite.mail.selection import EVERYTHING, QueueState, Selection
@@ -32,6 +33,7 @@ def selected(*arguments, changing=False, stdin=None):
         (("--sender", "<>"), Selection(sender="<>")),
         (("--recipient", "*@example.org"), Selection(recipient="*@example.org")),
         (("--destination", "relay:[mx.test]:25"), Selection(destination=Destination("relay", "[mx.test]:25"))),
+        (("--destination", "tickets"), Selection(destination=Destination("tickets"))),
         (("--state", "on-hold"), Selection(state=QueueState.ON_HOLD)),
         (("--state", "for-customer"), Selection(state=QueueState.FOR_CUSTOMER)),
         (("--older", "2h", "--younger", "3d"), Selection(older_than=7200.0, younger_than=259200.0)),
@@ -43,6 +45,11 @@ def test_options_are_conditions(arguments, selection):
     assert selected(*arguments) == selection
 
 
+def test_help_tells_of_ids_on_standard_input():
+    for name in ("hold", "release", "retry", "requeue", "expire", "delete"):
+        assert "`-` in the place of IDs" in CliRunner().invoke(root, ["queue", name, "--help"]).output
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
@@ -51,6 +58,7 @@ def test_options_are_conditions(arguments, selection):
         (("--older", "soon"), 'give seconds as a number, or text such as "30s"'),
         (("--larger", "big"), 'give octets as a number, or text such as "256 KiB"'),
         (("--destination", "example.org"), "write it as `queue top` shows it, as in relay:example.org"),
+        (("--destination", "relay"), "write it as `queue top` shows it, as in relay:example.org"),
         (("--state", "lost"), "is not one of 'waiting', 'due', 'active', 'on-hold', 'for-customer'"),
     ],
 )

@@ -1,14 +1,16 @@
 """`queue list`, `show` and `cat`, over a queue that a server has left or is working on."""
 
 import json
+import os
 
 import pytest
 
+from mailsuite.admin.queue import listing
 from mailsuite.admin.queue.listing import _for_terminal, _part
 from mailsuite.mail.address import Address
 from mailsuite.mail.envelope import Envelope
 from mailsuite.mail.options import MessageOptions
-from mailsuite.mail.selection import QueueAction, Selection
+from mailsuite.mail.selection import EVERYTHING, QueueAction, Selection
 from tests.admin.test_accounts import expect_refusal, expect_success
 
 HOUR = 3600.0
@@ -19,8 +21,19 @@ def test_an_empty_queue_is_told_and_one_that_nobody_has_made(queue, tmp_path):
     expect_success(queue("queue", "list", "--json"), "[\n]\n")
     expect_success(queue("queue", "list", "--error", "x"), "Nothing is queued that fits.\n")
     queue.config.write_text(queue.config.read_text().replace('"data"', '"nowhere"'))
-    expect_success(queue("queue", "list"), "The queue is empty.\n")
-    expect_refusal(queue("queue", "show", "HOE1"), "HOE1 is not in the queue")
+    for words in (("queue", "list"), ("queue", "show", "HOE1"), ("trace", "HOE1")):
+        result = queue(*words)
+        said = f"there is no queue in {tmp_path / 'nowhere' / 'spool'} (by {queue.config})"
+        expect_refusal(result, said, status=os.EX_UNAVAILABLE)
+
+
+def test_what_is_being_returned_is_shown_so(queue):
+    queue_id = queue.put("a@held.example")
+    queue.clock.run(queue.spool.manage(QueueAction.EXPIRE, EVERYTHING, by="root"))
+    for words in (("queue", "show", queue_id), ("trace", queue_id)):
+        said = queue(*words).output
+        assert "a@held.example: being returned" in said
+        assert "for expired:" not in said
 
 
 def test_a_table_tells_each_recipient_how_it_stands_and_why(queue):
@@ -87,6 +100,16 @@ def test_a_limit_says_that_there_is_more(queue):
     assert queue("queue", "list", "--limit", "3").stderr == ""
     expect_success(queue("queue", "list", "--limit", "0", "--ids"), "".join(f"{one}\n" for one in ids))
     assert len(json.loads(queue("queue", "list", "--limit", "1", "--json").stdout)) == 1
+
+
+def test_what_programs_read_has_no_limit_unless_one_is_given(queue, monkeypatch):
+    monkeypatch.setattr(listing, "_MOST_FOR_PEOPLE", 2)
+    ids = [queue.put("a@one.test") for _ in range(3)]
+    expect_success(queue("queue", "list", "--ids"), "".join(f"{one}\n" for one in ids))
+    assert len(json.loads(queue("queue", "list", "--json").stdout)) == 3
+    assert "There is more than these 2" in queue("queue", "list").stderr
+    cut = queue("queue", "list", "--ids", "--limit", "1")
+    assert (cut.stdout, "There is more than these 1" in cut.stderr) == (f"{ids[0]}\n", True)
 
 
 def test_many_recipients_are_counted_not_listed(queue):

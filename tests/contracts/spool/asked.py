@@ -7,6 +7,7 @@ from mailsuite.mail.envelope import Envelope
 from mailsuite.mail.options import ByMode, MessageOptions, Notify, RecipientOptions, Return
 from mailsuite.mail.queue import Settlement
 from mailsuite.mail.route import Target
+from mailsuite.mail.selection import EVERYTHING, QueueAction
 from tests.contracts.spool.kit import (
     DELIVERED,
     ENVELOPE,
@@ -174,3 +175,26 @@ def test_that_a_delay_was_told_is_kept(kit: Kit) -> None:
     kit.settle(delivery, deferred(until), DELIVERED)
     (delivery,) = kit.claim(RELAY)
     assert [one.delay_told for one in delivery.recipients] == [False]
+
+
+def test_nothing_that_is_done_to_the_queue_sends_a_message_before_its_time(kit: Kit) -> None:
+    until = kit.clock.seconds() + 1000
+    later = Envelope(SENDER, options=MessageOptions(hold_until=until))
+    kit.put(RELAY, HOLD, envelope=later)
+    for action in (QueueAction.RETRY, QueueAction.REQUEUE, QueueAction.HOLD, QueueAction.RELEASE):
+        kit.run(kit.spool.manage(action, EVERYTHING, by="root"))
+        assert kit.destinations() == ({} if action is QueueAction.HOLD else {RELAY: until})
+    kit.run(kit.spool.hurry([RELAY]))
+    assert kit.destinations() == {RELAY: until}
+    kit.run(kit.spool.reroute(lambda *_: OTHER))
+    assert kit.destinations() == {OTHER: until}
+    kit.clock.advance(1000)
+    assert len(kit.claim(OTHER)) == 1
+
+
+def test_what_is_moved_waits_for_its_time(kit: Kit) -> None:
+    until = kit.clock.seconds() + 1000
+    kit.put(HOLD, envelope=Envelope(SENDER, options=MessageOptions(hold_until=until)))
+    (held,) = kit.claim_held(HOLD)
+    kit.run(kit.spool.move(held, RELAY))
+    assert kit.destinations() == {RELAY: until}

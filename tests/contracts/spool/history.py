@@ -7,7 +7,14 @@ import pytest
 from mailsuite.mail.history import Event, EventKind
 from tests.contracts.spool.kit import KEPT, Kit
 
-STEPS = {EventKind.RECEIVED, EventKind.ATTEMPT, EventKind.REPORTED, EventKind.FAULT, EventKind.MANAGED}
+STEPS = {
+    EventKind.RECEIVED,
+    EventKind.ATTEMPT,
+    EventKind.REPORTED,
+    EventKind.FAULT,
+    EventKind.MANAGED,
+    EventKind.ROUTED,
+}
 
 
 def history(kit: Kit, **filters: object) -> list[Event]:

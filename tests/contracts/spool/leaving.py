@@ -1,9 +1,14 @@
 """How recipients leave the queue: claims, outcomes, and other ways."""
 
+from dataclasses import replace
+
 import pytest
 
+from mailsuite.mail.address import Address
 from mailsuite.mail.envelope import Envelope
+from mailsuite.mail.history import EventKind
 from mailsuite.mail.queue import Outcome, Report, Result, Settlement
+from mailsuite.mail.route import Destination
 from mailsuite.mail.status import EnhancedStatus
 from tests.contracts.spool.kit import (
     DELIVERED,
@@ -246,11 +251,58 @@ def test_reroute_moves_what_waits_and_has_another_destination_now(kit: Kit) -> N
     assert kit.run(kit.spool.reroute(lambda address, *_: routes[address.local_part])) == 4
     assert set(watcher.waiting) == {OTHER, RELAY, MAILDIR}
     now = kit.clock.seconds()
-    assert kit.destinations() == {OTHER: now, RELAY: now, MAILDIR: now}
+    # What is deferred stays so; what was held for a customer is due now.
+    assert kit.destinations() == {OTHER: now - 6, RELAY: now, MAILDIR: now + 995}
     assert [names(one) for one in kit.claim(OTHER)] == [["a"]]
     assert [names(one) for one in kit.claim(RELAY)] == [["c"]]
     assert [names(one) for one in kit.claim_held(HOLD)] == [["b", "d"]]
+    kit.clock.advance(995)
     (moved,) = kit.claim(MAILDIR)
     assert names(moved) == ["e"]
     assert moved.message.queue_id != leased
     assert kit.run(kit.spool.reroute(lambda address, *_: routes[address.local_part])) == 0
+
+
+def test_address_whose_route_cannot_be_told_stays_and_stops_no_other(kit: Kit) -> None:
+    kit.put(target(RELAY, "odd"), target(RELAY, "fine"))
+
+    def choose(address: Address, *_: object) -> Destination:
+        if address.local_part == "odd":
+            raise ZeroDivisionError("a defect")
+        return OTHER
+
+    assert kit.run(kit.spool.reroute(choose)) == 1
+    assert [names(one) for one in kit.claim(RELAY)] == [["odd"]]
+    assert [names(one) for one in kit.claim(OTHER)] == [["fine"]]
+
+
+def test_new_destinations_stand_in_the_history(kit: Kit) -> None:
+    given = kit.put(target(RELAY, "a"), target(RELAY, "b"))
+    kit.run(kit.spool.reroute(lambda address, *_: OTHER if address.local_part == "a" else RELAY))
+    (delivery,) = kit.claim(RELAY)
+    kit.run(kit.spool.move(delivery, HOLD))
+    steps = kit.run(kit.spool.history(queue_id=given, kind=EventKind.ROUTED))
+    assert [(step.subject, step.detail["old"], step.detail["recipients"]) for step in steps[::-1]] == [
+        (str(OTHER), str(RELAY), ["a@example.com"]),
+        (str(HOLD), str(RELAY), ["b@example.com"]),
+    ]
+
+
+def test_who_has_failed_stays_for_the_report_and_comes_back_with_the_failure(kit: Kit) -> None:
+    kit.put(RELAY)
+    kit.put(HOLD)
+    later = kit.clock.seconds() + 100
+    (relayed,), (held,) = kit.claim(RELAY), kit.claim_held(HOLD)
+    failed = replace(FAILED, result=Result.DEFERRED, next_attempt=later)
+    for one in (relayed, held):
+        kit.run(kit.spool.settle([Settlement(one, (failed,), unreported=(one.recipients[0].key,))]))
+    assert kit.claim_held(HOLD) == []
+    assert kit.claim(RELAY) == []
+    kit.clock.advance(100)
+    for destination in (RELAY, Destination("expired", HOLD.name)):
+        (again,) = kit.claim(destination)
+        (recipient,) = again.recipients
+        assert recipient.expired
+        assert recipient.failure == FAILED
+        kit.settle(again, recipient.failure)
+    assert kit.count() == 0

@@ -234,8 +234,25 @@ def test_retry_makes_mail_due(kit: Kit) -> None:
     assert watcher.waiting == [RELAY]
     (delivery,) = kit.claim(RELAY)
     assert names(delivery) == ["b"]
-    assert delivery.recipients[0].attempts == 1
+    assert delivery.recipients[0].attempts == 0
     assert manage(kit, QueueAction.RETRY) == Managed(1, 1, 1)
+
+
+def test_retry_does_not_lengthen_the_waits(kit: Kit) -> None:
+    kit.put(RELAY)
+    for attempts in range(3):
+        (delivery,) = kit.claim(RELAY)
+        assert delivery.recipients[0].attempts == attempts
+        kit.settle(delivery, deferred(kit.clock.seconds() + 1000))
+        kit.clock.advance(1000)
+    (delivery,) = kit.claim(RELAY)
+    kit.settle(delivery, deferred(kit.clock.seconds() + 1000))
+    for _ in range(3):  # said twice before it is tried, it is one attempt
+        assert manage(kit, QueueAction.RETRY) == Managed(1, 1)
+        assert manage(kit, QueueAction.RETRY) == Managed(1, 1)
+        (delivery,) = kit.claim(RELAY)
+        assert delivery.recipients[0].attempts == 3
+        kit.settle(delivery, deferred(kit.clock.seconds() + 1000))
 
 
 def test_expired_mail_is_due_at_once_and_marked(kit: Kit) -> None:
@@ -339,3 +356,19 @@ def test_what_nothing_fits_changes_nothing(kit: Kit, action: QueueAction) -> Non
     kit.put(RELAY, envelope=ENVELOPE)
     assert manage(kit, action, domain="nowhere.example") == Managed(0, 0)
     assert len(kit.claim(RELAY)) == 1
+
+
+def test_what_is_under_lease_and_whom_a_selection_means(kit: Kit) -> None:
+    first = kit.put(target(RELAY, "a"), target(OTHER, "b"))
+    kit.put(target(MAILDIR, "c"), target(RELAY, "a"))
+    kit.claim(OTHER)
+    leased = kit.run(kit.spool.leased(EVERYTHING))
+    assert [queue_id for _, queue_id in leased] == [first]
+    assert kit.run(kit.spool.leased(Selection((first,), destination=RELAY))) == []
+    keys = tuple(key for key, _ in leased)
+    assert select(kit, keys=keys) == [(first, ["b"])]
+    assert select(kit, keys=()) == []
+    met = kit.run(kit.spool.met(EVERYTHING))
+    assert (met.destinations, met.addresses) == ({RELAY, OTHER, MAILDIR}, frozenset())
+    met = kit.run(kit.spool.met(Selection((first,)), addresses=True))
+    assert (met.destinations, {who.local_part for who in met.addresses}) == ({RELAY, OTHER}, {"a", "b"})

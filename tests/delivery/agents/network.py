@@ -130,6 +130,9 @@ class Talk:
             self.end()
         elif manner == "reset":
             self.end(error.ConnectionLost())
+        elif manner == "answer, reset":
+            self.say(self.server.reply(self.server.fault.stage))
+            self.end(error.ConnectionLost())
         elif manner == "garbage":
             self.say(b"\xff\xfe\x00\x80 \x1b[2J\r\n" * 3)
         elif manner == "endless line":
@@ -144,9 +147,10 @@ class Talk:
 
     def go_on_saying(self, data):
         if self.is_open and self.said < self.most:
-            if self.is_writable:
+            is_writable = self.is_writable
+            if is_writable:
                 self.say(data * max(1, 8192 // len(data)))
-            self.clock.callLater(0.001, self.go_on_saying, data)
+            self.clock.callLater(0.001 if is_writable else 1.0, self.go_on_saying, data)
 
     def trickle(self):
         if self.is_open:

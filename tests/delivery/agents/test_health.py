@@ -40,6 +40,15 @@ def test_what_fails_rests_longer_each_time_up_to_a_limit(clock, health):
     assert health.trouble(B) is None
 
 
+def test_a_clock_that_is_set_back_ends_the_rest(clock, health):
+    clock.advance(86400)
+    health.failed(A, "no answer in time")
+    clock.rightNow -= 3600
+    assert health.trouble(A) is None
+    health.failed(A, "connection refused")
+    assert health.trouble(A) == "connection refused"
+
+
 def test_of_several_that_find_it_dead_one_counts(clock, health):
     for _ in range(5):
         health.failed(A, "connection refused")

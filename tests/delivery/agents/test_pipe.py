@@ -150,8 +150,49 @@ def test_a_program_that_hangs_is_ended(pipe, program) -> None:
     assert (outcome.result, "too long" in outcome.text) == (Result.DEFERRED, True)
 
 
-def test_a_child_of_the_program_that_keeps_its_output_open_is_not_waited_for(pipe, program) -> None:
-    assert pipe([program("sleep 3 & exit 0")], delivery(bob()), timeout=20).outcome.result is Result.DELIVERED
+def test_a_child_of_the_program_that_keeps_its_output_open_is_not_waited_for(pipe, program, reactor) -> None:
+    began = reactor.seconds()
+    outcome = pipe([program("echo 4.2.2 full; sleep 6 & exit 69")], delivery(bob()), timeout=20).outcome
+    assert (outcome.result, str(outcome.status)) == (Result.DEFERRED, "4.2.2")
+    assert reactor.seconds() - began < 5
+
+
+def test_what_several_programs_at_once_have_written_is_read_to_its_end(pipe, program, reactor, run) -> None:
+    assert pipe  # children are looked for
+    path = program("cat > /dev/null; echo 4.2.2 mailbox full; exit 69")
+    agent = PipeAgent(PipeSettings([path]), reactor, reactor)
+    runs = [Run(delivery(bob(), content=b"Subject: x\r\n\r\nbody\r\n" * 2000)) for _ in range(40)]
+
+    async def all_at_once():
+        started = [Deferred.fromCoroutine(agent.deliver(one)) for one in runs]
+        for one in started:
+            await one
+
+    run(all_at_once(), timeout=30)
+    assert {(one.outcome.result, one.outcome.text) for one in runs} == {(Result.DEFERRED, "mailbox full")}
+
+
+@pytest.mark.parametrize("timeout", [float("nan"), float("inf"), True])
+def test_a_time_out_that_never_comes_is_refused(timeout) -> None:
+    with pytest.raises(ValueError, match=r"timeout = .*: it takes seconds"):
+        PipeSettings(["/bin/cat"], timeout=timeout)
+
+
+def test_nothing_is_started_that_no_alarm_watches(run) -> None:
+    class Reactor:
+        started = 0
+
+        def spawnProcess(self, *arguments, **options):
+            self.started += 1
+
+    class Broken:
+        def callLater(self, *_arguments):
+            raise OverflowError
+
+    reactor = Reactor()
+    with pytest.raises(OverflowError):
+        run(PipeAgent(PipeSettings(["/bin/cat"]), reactor, Broken()).deliver(Run(delivery(bob()))))
+    assert reactor.started == 0
 
 
 def test_endless_output_is_read_and_forgotten(pipe, program) -> None:
@@ -254,6 +295,10 @@ def test_how_a_program_ends_tells_what_became_of_the_message(ending, result, sta
         ({"command": [1]}, "a list of words"),
         ({"command": ["/bin/cat"], "timeout": "soon"}, "seconds"),
         ({"command": ["/bin/cat"], "timeout": 0}, "more than nothing"),
+        ({"command": ["/bin/cat"], "timeout": float("nan")}, "seconds"),
+        ({"command": ["/bin/cat"], "timeout": True}, "seconds"),
+        ({"command": ["/bin/cat", "a\0b"]}, "NUL"),
+        ({"command": ["/bin/c\0at"]}, "NUL"),
         ({"command": ["/bin/cat"], "concurrency": True}, "a number"),
         ({"shell": True}, "no such option"),
     ],

@@ -7,6 +7,7 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from mailsuite.delivery.agents.relay import ConfiguredPolicies
+from mailsuite.delivery.agents.relay.policies import label
 from mailsuite.interfaces import Barred, ITLSPolicies
 from mailsuite.mail.options import MessageOptions
 from mailsuite.mail.queue import Result
@@ -80,7 +81,9 @@ def test_without_others_the_configuration_is_the_policy():
     policies = ConfiguredPolicies()
     assert verifyObject(ITLSPolicies, policies)
     for mode in ("none", "opportunistic", "verified"):
-        assert finish(policies.policy("example.net", NextHop("a.example", tls=mode))) == TLSPolicy(mode)
+        hop = NextHop("a.example", tls=mode)
+        assert finish(policies.policy("", hop)) == TLSPolicy(mode)
+        assert finish(policies.policy("example.net", hop)) == TLSPolicy(mode, mx_proved=False)
     assert policies.note(None) is None
 
 
@@ -168,9 +171,11 @@ def test_a_certificate_of_the_route_is_shown(tmp_path):
 # ---------------------------------------------------------------------------------- REQUIRETLS, RFC 8689
 
 
-def test_what_demands_tls_goes_to_a_proven_host_that_offers_the_same():
+@pytest.mark.parametrize("policy", [DANE, STS, TLSPolicy("verified")])
+def test_what_demands_tls_goes_to_a_proven_host_that_offers_the_same(policy):
+    # A certificate that must be verified will do, where the MX record that has named the host is signed.
     dialer = FakeDialer(a_example=[[UP_WITH_TLS + STARTTLS, SAFE + SAFE_MAIL + BYE]])
-    run = drain(dialer, Policies(a_example=DANE), A, deliveries=[demanding(make_delivery("q0"), require_tls=True)])
+    run = drain(dialer, Policies(a_example=policy), A, deliveries=[demanding(make_delivery("q0"), require_tls=True)])
     assert run.results("q0") == ["relayed"]
 
 
@@ -180,7 +185,7 @@ def test_what_demands_tls_goes_to_a_proven_host_that_offers_the_same():
         (DANE, SECURED, "5.7.30"),
         (STS, SECURED, "5.7.30"),
         (OPEN, SAFE, "5.7.10"),
-        (TLSPolicy("verified"), SAFE, "5.7.10"),  # the MX record itself is vouched for by nobody
+        (TLSPolicy("verified", mx_proved=False), SAFE, "5.7.10"),  # the MX record itself is vouched for by nobody
         (TESTED, SAFE, "5.7.10"),
     ],
 )
@@ -252,3 +257,18 @@ def test_what_does_without_tls_still_keeps_to_the_configuration():
     run = drain(dialer, Policies(a_example=TLSPolicy("required")), hop, deliveries=deliveries)
     assert run.settled == {}
     assert run.failed.result is Result.DEFERRED
+
+
+def test_what_does_without_tls_asks_no_certificate_to_match_records_that_nobody_has_looked_for():
+    hop = replace(A, tls="dane")
+    dialer = FakeDialer(a_example=[[UP_WITH_TLS + STARTTLS, SECURED + MAIL + BYE]])
+    deliveries = [demanding(make_delivery("q0"), tls_optional=True)]
+    run = drain(dialer, Policies(a_example=BARRED), hop, deliveries=deliveries)
+    assert run.results("q0") == ["relayed"]
+    assert dialer.dialled[0][2] is None
+    assert run.settled["q0"][0].via.policy == "opportunistic"
+
+
+def test_dane_whose_mx_is_not_signed_is_not_told_as_secure() -> None:
+    assert label(TLSPolicy("dane", PolicySource.DANE)) == "dane"
+    assert label(TLSPolicy("dane", PolicySource.DANE, mx_proved=False)) == "dane (MX not signed)"

@@ -109,3 +109,20 @@ def test_who_gives_up_waiting_leaves_nothing_behind():
     held.release()
     behind[0].release()
     assert (slots.used, slots.waiting) == (0, 0)
+
+
+def test_who_is_idle_is_called_back_as_soon_as_somebody_waits():
+    slots = Slots(2)
+    [first], [_second] = ask(slots, ALIVE), ask(slots, ALIVE)
+    wait, over = Deferred(), Deferred()
+    ends = []
+    wait.addCallback(ends.append)
+    with slots.idle(over):
+        assert not over.called
+    with slots.idle(wait):
+        assert ends == []
+        waiting = ask(slots, ALIVE)
+        assert ends == [False]
+    assert not over.called
+    first.release()
+    assert granted([waiting]) == [True]

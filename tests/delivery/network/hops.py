@@ -1,5 +1,8 @@
 """Next hops on real sockets, each at an address of its own: they take everything, but for the fault of the moment."""
 
+import struct
+from socket import SO_LINGER, SOL_SOCKET
+
 from twisted.internet import error
 from twisted.internet.protocol import Factory, Protocol
 
@@ -41,11 +44,13 @@ class _Socket(Protocol, Talk):
             self.transport.write(data)
 
     def end(self, reason=None):
-        if self.is_open and isinstance(reason, error.ConnectionLost):
-            self.transport.abortConnection()
-        elif self.is_open:
-            self.transport.unregisterProducer()
-            self.transport.loseConnection()
+        if not self.is_open:
+            return
+        if isinstance(reason, error.ConnectionLost):
+            # What was said before has left; then comes a RST.
+            self.transport.getHandle().setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
+        self.transport.unregisterProducer()
+        self.transport.loseConnection()
 
 
 class _Factory(Factory):

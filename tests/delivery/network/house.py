@@ -22,7 +22,7 @@ from mailsuite.net.dialer import Dialer
 from mailsuite.net.resolver import Resolver, system_resolver
 from mailsuite.net.tls import ClientTLS
 from mailsuite.service.agents import AgentParts, make_relay_agent
-from mailsuite.service.routes import make_retry, make_routes, name_servers, own_names
+from mailsuite.service.routes import make_retry, make_routes, name_servers, own_addresses, own_names
 from mailsuite.spool.memory import MemorySpool
 from tests.delivery.fakes import FakeDirectory
 from tests.reports import read_report
@@ -40,13 +40,15 @@ class House:
         clock, chance = network.reactor, random.Random(5)
         self.network = network
         self.spool = MemorySpool(clock, journal_time=365 * 86400.0)
-        self.resolver = Resolver(system_resolver(clock, name_servers(settings)), clock, chance)
+        self.resolver = Resolver(
+            system_resolver(clock, name_servers(settings), maybeDeferred), clock, chance, own_names=own_names(settings)
+        )
         routes = make_routes(settings)
         self.router = Router(FakeDirectory({"home.test"}), routes)
         self.agent = make_relay_agent(
             settings,
             AgentParts(settings, clock, maybeDeferred),
-            NextHops(routes, self.resolver, own_names(settings)),
+            NextHops(routes, self.resolver, own_names(settings), own_addresses(settings)),
             self.resolver,
             Dialer(clock, resolver=self.resolver),
             ClientTLS(None),

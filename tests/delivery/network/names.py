@@ -1,12 +1,12 @@
 """A DNS server of twisted.names' on a real socket, whose names can be broken one by one.
 
-A message of the DNS has 64 KiB at most: of the longest list of MX records there is no more than some three thousand.
+A message of the DNS has 64 KiB at most: there are no more than some three thousand MX records in the longest one.
 """
 
 from twisted.names import dns
 from twisted.names.server import DNSServerFactory
 
-MANNERS = ("servfail", "refused", "silence", "slow", "garbage", "spoofed", "other names", "wrong kind", "cut short")
+MANNERS = ("servfail", "refused", "silence", "slow", "garbage", "spoofed", "other names", "wrong kind")
 SLOW = 25.0  # seconds; whoever asked has asked again by then, and given up
 _MOST_BY_UDP = 512
 
@@ -88,9 +88,6 @@ class Names(DNSServerFactory):
             self._answer(message, protocol, address, name, answers=[lie])
         elif manner == "garbage":
             self._write(protocol, address, message.id.to_bytes(2, "big") + b"\x81\x80" + b"\xff" * 40)
-        elif manner == "cut short":
-            response = self._responseFromMessage(message, answers=self.zone.get(name, []))
-            self._write(protocol, address, response.toStr()[:-3])
 
     def _write(self, protocol, address, octets):
         if address is not None:

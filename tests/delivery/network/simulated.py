@@ -4,6 +4,7 @@ What is asked of it that has to do with time is a `task.Clock`'s, everything els
 pass: it goes on to the next delayed call only when no descriptor is ready and nothing waits to be written or called.
 """
 
+import math
 import select
 
 from twisted.internet.interfaces import (
@@ -43,7 +44,7 @@ class SimulatedTime(Clock):
             self.settle()
             if until is not None and until():
                 return
-            due = min((call.getTime() for call in self.getDelayedCalls()), default=end)
+            due = min((call.getTime() for call in self.getDelayedCalls()), default=math.inf)
             if due > end:
                 break
             if due > self.seconds() + _AT_ONCE and self._wire.poll(_SECOND_LOOK * 1000):

@@ -95,7 +95,7 @@ class Provider:
     def is_held(self, domain):
         return self.customers.customer_of(domain) is not None
 
-    async def admit(self, address):
+    async def admit(self, address, *, is_report=False):
         """Everybody exists here."""
 
     async def hurry(self, destinations):

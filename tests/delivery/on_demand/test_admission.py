@@ -416,3 +416,18 @@ def test_the_memory_is_bounded_and_forgets_what_was_used_longest_ago(clock) -> N
     assert memory.exists(Address("a", "ship.example"))
     memory.note(Address("d", "ship.example"), exists=False)
     assert [memory.exists(Address(name, "ship.example")) for name in "abcd"] == [True, None, True, False]
+
+
+def test_readers_of_reports_are_found_without_commands_and_callouts(house, provider, tmp_path) -> None:
+    def reader(name):
+        return result(house.router.resolve(Address(name, "ship.example"), None, trusted=True, is_report=True))
+
+    trace = tmp_path / "asked"
+    provider.change("ship", recipients=RecipientRule.COMMAND, recipients_command=("/usr/bin/touch", str(trace)))
+    assert len(reader("captain")) == 1
+    assert not trace.exists()
+    provider.change("ship", recipients=RecipientRule.ASK)
+    assert len(reader("captain")) == 1
+    provider.change("ship", recipients=RecipientRule.LIST)
+    with pytest.raises(Refused):
+        reader("nobody")

@@ -1,12 +1,15 @@
 """ETRN: who may start which queue, what is answered, and what leaves (RFC 1985)."""
 
+from dataclasses import replace
 from ipaddress import ip_network
+from pathlib import Path
 
 import pytest
 from twisted.internet.defer import Deferred
 
 from mailsuite.delivery.next_hops import Unroutable
 from mailsuite.delivery.on_demand.hops import HeldHops
+from mailsuite.delivery.routes import Route, Routes
 from mailsuite.interfaces import Refused, SpoolError
 from mailsuite.mail.history import EventKind
 from mailsuite.mail.route import RELAY, Destination, NextHop
@@ -244,11 +247,25 @@ class FakeHops:
 )
 def test_where_held_mail_goes(provider, next_hop, hop) -> None:
     provider.change("ship", next_hop=next_hop)
-    hops = HeldHops(provider.customers, FakeHops())
+    hops = HeldHops(provider.customers, FakeHops(), Routes())
     assert result(hops.find(held("ship.example"))) == (hop,)
     assert result(hops.find(Destination(RELAY, "far.example"))) == (NextHop("mx.far.example"),)
     with pytest.raises(Unroutable):
         result(hops.find(held("farm.example")))
+
+
+def test_a_customers_own_server_is_spoken_to_as_the_configuration_says_of_all(provider) -> None:
+    provider.change("ship", next_hop="ship.dyn.example:2525")
+    said = NextHop(
+        "", 26, use_mx=True, tls="required", certificate=Path("c"), key=Path("k"), source_address="192.0.2.1"
+    )
+    own = replace(said, tls="verified")
+    for routes, expected in (
+        (Routes(default=said), said),
+        (Routes([Route("ship.example", like=own)], default=said), own),
+    ):
+        [hop] = result(HeldHops(provider.customers, FakeHops(), routes).find(held("ship.example")))
+        assert hop == replace(expected, host="ship.dyn.example", port=2525, use_mx=False)
 
 
 def test_a_run_that_is_settled_is_told_in_the_history(provider, clock) -> None:

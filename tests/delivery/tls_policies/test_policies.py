@@ -138,7 +138,7 @@ def test_host_that_the_signed_mx_does_not_name_is_barred(world):
 def test_dane_that_is_demanded_and_not_there_bars_the_host(world, table, host):
     made = world(table, sts=POLICY)
     with pytest.raises(Barred) as caught:
-        made.policy(host=host, tls="dane")
+        made.policy(DOMAIN if host == HOST else "", host=host, tls="dane")
     assert caught.value.failure is TLSFailureKind.DANE_REQUIRED
     assert TLSFailureKind.DANE_REQUIRED in [result.failure for result in made.noted]
 
@@ -236,3 +236,38 @@ def test_policies_are_fetched_anew_from_time_to_time(world):
     assert len(made.web.fetched) == 2
     now(made.policies.stop())
     assert made.clock.getDelayedCalls() == []
+
+
+@pytest.mark.parametrize("tls", ["opportunistic", "required", "verified", "dane"])
+@pytest.mark.parametrize("host", ["192.0.2.66", "2001:db8::66", "localhost", "x.localhost", "/run/lmtp.sock"])
+def test_what_has_no_name_is_barred_where_the_mx_of_a_domain_names_it(world, host, tls):
+    world(SIGNED, sts=POLICY).barred(host=host, tls=tls)
+
+
+@pytest.mark.parametrize("host", ["192.0.2.66", "localhost", "/run/lmtp.sock"])
+def test_what_has_no_name_goes_by_the_configuration_where_that_names_it(world, host):
+    assert world(SIGNED, sts=POLICY).policy("", host=host) == TLSPolicy("opportunistic")
+
+
+FORGED = "mx.attacker.example"
+HIS_OWN = {
+    (DOMAIN, "MX"): insecure(FORGED, canonical=DOMAIN),
+    (FORGED, "A"): secure("192.0.2.66", canonical=FORGED),
+    (f"_25._tcp.{FORGED}", "TLSA"): secure(GOOD),
+}
+
+
+def test_tlsa_records_of_a_host_that_a_forged_mx_names_do_not_beat_an_enforced_policy(world):
+    assert "does not name" in world(HIS_OWN, sts=POLICY).barred(host=FORGED).reason
+
+
+def test_dane_over_an_mx_that_is_not_signed_stays_where_an_enforced_policy_names_the_host(world):
+    policy = world(DANE | UNSIGNED | {(HOST, "A"): secure("192.0.2.1", canonical=HOST)}, sts=POLICY).policy()
+    assert (policy.mode, policy.source, policy.tlsa, policy.mx_proved) == ("dane", PolicySource.DANE, (GOOD,), True)
+
+
+def test_a_policy_that_is_only_tested_takes_nothing_from_dane(world):
+    made = world(HIS_OWN, sts=POLICY.replace(b"enforce", b"testing"))
+    policy = made.policy(host=FORGED)
+    assert (policy.mode, policy.testing, policy.mx_proved) == ("dane", False, False)
+    assert [result.failure for result in made.noted] == [TLSFailureKind.VALIDATION]

@@ -44,7 +44,7 @@ def book(file):
 def test_results_are_counted_by_policy_and_failure():
     success = TLSResult("x.example", STS, "mx.x.example", "192.0.2.1", "192.0.2.9")
     other_host = TLSResult("x.example", STS, "mx2.x.example", "192.0.2.2")
-    policy = Policy("sts", ("version: STSv1", "mode: enforce"), ("*.x.example",))
+    policy = Policy("sts", STS.text, ("*.x.example",))
     failure = Event(
         ENDED, "x.example", policy, "certificate-expired", "192.0.2.9", "mx.x.example", "192.0.2.1", "it is too late"
     )

@@ -4,6 +4,7 @@ import gzip
 import json
 from email import message_from_bytes
 from email.policy import default
+from itertools import pairwise
 
 import pytest
 from twisted.internet.defer import Deferred
@@ -83,8 +84,9 @@ class Place:
             contact=CONTACT,
             seconds=self.clock.seconds,
         )
+        self.book = Book(self.directory / "tls-reports.db", in_no_thread)
         self.reports = TLSReports(
-            Book(self.directory / "tls-reports.db", in_no_thread),
+            self.book,
             self.dns,
             sending,
             self.clock,
@@ -98,6 +100,10 @@ class Place:
     def stop(self):
         now(self.reports.stop())
         assert self.clock.getDelayedCalls() == []
+
+    def crash(self):
+        for call in self.clock.getDelayedCalls():
+            call.cancel()
 
     def note(self, *results):
         for result in results:
@@ -215,8 +221,7 @@ def test_counts_outlive_a_crash_but_for_the_last_seconds(place):
     place.note(SUCCESS)
     place.go_on(6, 1.0)
     place.note(SUCCESS)
-    place.reports._tally.take()
-    place.stop()
+    place.crash()
     place.start()
     place.till_tomorrow()
     [(_, mail)] = place.mails()
@@ -274,7 +279,7 @@ def test_post_that_fails_is_tried_for_a_day_and_no_longer(place):
         place.go_on(300)
         when += [place.clock.seconds()] * (len(place.web.posted) - before)
     assert len(when) == 8
-    waits = [later - sooner for sooner, later in zip(when, when[1:], strict=False)]
+    waits = [later - sooner for sooner, later in pairwise(when)]
     assert waits == sorted(waits)
     assert 0.7 * DAY < when[-1] - when[0] <= DAY
     assert len({data for *_, data in place.web.posted}) == 1  # with the same identity
@@ -341,12 +346,11 @@ def test_defect_of_one_report_keeps_no_other(place):
 def test_disk_that_takes_nothing_is_no_loop(place):
     place.note(FAILURE)
     place.go_on(10, 5.0)
-    book = place.reports._book
 
     async def nothing(*_):
         return None
 
-    book.close = book.defer = nothing
+    place.book.close = place.book.defer = nothing
     place.till_tomorrow(hours=3)
     assert 1 <= len(place.mails()) <= 2
 

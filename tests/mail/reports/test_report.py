@@ -52,6 +52,20 @@ def nobody(key=1, address=NOBODY, original=None):
     return Recipient(key, address, original)
 
 
+@pytest.mark.parametrize("bare", [b"\n", b"\r", b"\n.\r\nMAIL FROM:<eve@evil.example>", b"\r.\r"])
+def test_line_ends_that_are_none_do_not_stand_bare_in_a_report(bare) -> None:
+    # RFC 2045 section 2.7: 7bit has CR and LF only together; RFC 5321 section 2.3.8.
+    header = b"Subject: x\r\nX-Odd: y" + bare + b"\r\n\r\n"
+    composed = write([(nobody(), REFUSAL)], header=header)
+    left = composed.octets.replace(b"\r\n", b"")
+    assert b"\n" not in left
+    assert b"\r" not in left
+    [_, _, returned] = read([(nobody(), REFUSAL)], header=header).message.iter_parts()
+    assert returned["Content-Transfer-Encoding"] == "quoted-printable"
+    quoted = composed.octets.partition(b"quoted-printable\r\n\r\n")[2]
+    assert quopri.decodestring(quoted).startswith(b"Subject: x\r\nX-Odd: y" + bare)
+
+
 def test_a_report_has_three_parts_in_order() -> None:
     report = read([(nobody(), REFUSAL)]).message
     assert report.get_content_type() == "multipart/report"
@@ -125,6 +139,31 @@ def test_a_reply_stays_beside_our_own_words() -> None:
     assert "451 4.7.1 Greylisted" in report.text
     assert "given up after 5 days" in report.text
     assert report.recipients[0]["Diagnostic-Code"] == "smtp; 451 4.7.1 Greylisted"
+
+
+def test_nobody_is_said_to_have_said_our_words() -> None:
+    outcome = Outcome(Result.FAILED, EnhancedStatus(4, 4, 1), "Cannot connect to 192.0.2.1", None, "mx.example.org")
+    text = read([(nobody(), outcome)]).text
+    assert "said" not in text
+    assert "Cannot connect to 192.0.2.1" in text
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        (b"Subject: hello\r\n", "Subject: hello"),
+        (b"SUBJECT : hello\r\n\tworld\r\n", "Subject: hello world"),
+        (b"Subject: =?utf-8?b?R3LDvMOfZQ==?=\r\n", "Subject: Grüße"),
+        (b"Subject: =?utf-8?b?YQ0KYg==?=\r\n", "Subject: a b"),
+        (b"Subject: =?nonsense?q?a?=\r\n", "Subject: =?nonsense?q?a?="),
+        (b"From: a@example.org\r\n", None),
+        (b"Subject:\r\n", None),
+    ],
+)
+def test_the_text_names_the_subject_of_the_message(fields: bytes, told: str | None) -> None:
+    text = read([(nobody(), REFUSAL)], header=fields + b"\r\nSubject: of the body\r\n").text
+    lines = [line for line in text.splitlines() if line.startswith("Subject")]
+    assert lines == ([] if told is None else [told])
 
 
 def test_the_header_comes_back_without_the_body() -> None:

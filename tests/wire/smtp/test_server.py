@@ -272,6 +272,19 @@ def test_offer_in_full() -> None:
     assert offer.parameters == {"SIZE", "BODY", "SMTPUTF8", "AUTH"}
 
 
+def test_offer_tells_of_mechanisms_that_somebody_can_use() -> None:
+    usable = {b"PLAIN"}
+    offer = Offer("a", mechanisms=(b"SCRAM-SHA-256", b"PLAIN"), usable=lambda name: name in usable)
+    assert "AUTH PLAIN" in offer.ehlo_reply("b").lines
+    usable.add(b"SCRAM-SHA-256")
+    assert "AUTH SCRAM-SHA-256 PLAIN" in offer.ehlo_reply("b").lines
+    usable.clear()
+    assert not [line for line in offer.ehlo_reply("b").lines if line.startswith("AUTH")]
+    assert "AUTH" not in offer.absent  # who names one all the same is answered as ever
+    # RFC 2645 section 5.1.1
+    assert "AUTH SCRAM-SHA-256 PLAIN" in replace(offer, odmr=True).ehlo_reply("b").lines
+
+
 def test_offer_of_reports_and_of_tls_that_is_required() -> None:
     offer = Offer("mx.example.net", dsn=True, requiretls=True)
     assert offer.parameters >= {"RET", "ENVID", "NOTIFY", "ORCPT", "REQUIRETLS"}

@@ -14,6 +14,9 @@ Rules
 - What demands TLS (REQUIRETLS) goes to proven hosts that offer the same, else to the next host, else back. What asks to
   do without (`TLS-Required: No`) goes out by the configuration alone, where the policy of its destination let none
   through; only the first hundred messages of a run are looked at for that.
+- Where mail for a destination comes fast, a drained connection stays for a moment for the next message, as long as
+  nobody waits for a slot; elsewhere QUIT goes out in one write with the last message.
+- A message that makes a session raise stays in the hands of its run, and the exception goes on to the scheduler.
 - A host that has failed is left alone for a while, except by what is held and was asked for: whoever asks is there.
 """
 

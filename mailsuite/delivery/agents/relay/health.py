@@ -74,7 +74,7 @@ class Health:
     def trouble(self, place: Place) -> str | None:
         """Why an address is left alone now, in words; None where it may be dialled."""
         record = self._records.get(place)
-        if record is None or not record.failures or record.serving or record.rests_until <= self._seconds():
+        if record is None or not record.failures or record.serving or not self._rests(record):
             return None
         return record.why
 
@@ -105,7 +105,7 @@ class Health:
         if record.serving:
             return
         now = self._seconds()
-        if record.failures and now < record.rests_until:
+        if record.failures and self._rests(record):
             return  # of several dials that find it dead one counts
         settings = self._settings
         record.failures += 1
@@ -142,6 +142,10 @@ class Health:
         if self._is_alive(record):
             return Standing.ALIVE
         return Standing.FAILED if record.failures else Standing.UNKNOWN
+
+    def _rests(self, record: _Record) -> bool:
+        # Longer than the longest: then the clock was set back.
+        return 0.0 < record.rests_until - self._seconds() <= self._settings.longest
 
     def _is_alive(self, record: _Record) -> bool:
         if record.serving:

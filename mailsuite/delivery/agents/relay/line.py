@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, Deferred
 
 from mailsuite.delivery.agents.relay.health import Place
 from mailsuite.delivery.agents.relay.outcomes import NO_HOST, TLS_FAILED, of_dns, of_silence
-from mailsuite.delivery.agents.relay.policies import is_safe, label, mode_of
+from mailsuite.delivery.agents.relay.policies import label, mode_of
 from mailsuite.delivery.agents.relay.screened import ScreenedRun
 from mailsuite.delivery.agents.relay.settings import IsConnection, Shared
-from mailsuite.delivery.agents.relay.slots import Slot
+from mailsuite.delivery.agents.relay.slots import Slot, Slots
 from mailsuite.delivery.tasks import uncancelled
-from mailsuite.interfaces import IQueueRun
+from mailsuite.interfaces import ILingeringRun, IQueueRun
 from mailsuite.mail.networks import LOOPBACK, is_within
 from mailsuite.mail.queue import Outcome, Result, Via
 from mailsuite.mail.route import NextHop
@@ -24,6 +24,10 @@ from mailsuite.net.dialer import ConnectFailed
 from mailsuite.net.resolver import DnsFailure
 from mailsuite.net.tls import TLSFailed
 from mailsuite.session.relay import RelayEnd, RelaySession, RelaySettings, Stage
+from mailsuite.wire.core import ConnectionClosed, PeerTooSlow, RemoteProtocolError
+
+# How a session may end that has met no defect.
+_NO_DEFECTS: Final = (CancelledError, ConnectionClosed, PeerTooSlow, RemoteProtocolError, TLSFailed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +56,16 @@ class Line:
         self._policy = policy
         self._shared = shared
         self._door: Place | None = None if urgent else door
-        self._may_be_safe = is_safe(policy, hop)
         self._screened = ScreenedRun(source, self._is_safe)
         self._failed: list[str] = []
         self._slot: Slot | None = None
         self._ready_at: Place | None = None
         self._creator: Any = None
         self._session: RelaySession | None = None
+        # What was put aside must not wait for this connection to end, so it knows of that too.
+        self._stay: Stay | None = None
+        if ILingeringRun.providedBy(source):
+            self._stay = Stay(ILingeringRun(source), shared.slots, self._screened)
 
     async def admitted(self) -> bool:
         """Wait until one more may dial the host; False where it has been found dead."""
@@ -82,17 +89,21 @@ class Line:
             self._shared.health.dial_over(door)
 
     async def hold(self, addresses: Sequence[str], slot: Slot) -> LineEnd:
-        """Dial, and see the session to its end. Raises `TLSSettingsError`."""
+        """Dial, and see the session to its end. Raises `TLSSettingsError`, and what the session has met as a defect.
+
+        Then what it took is in the hands of the run still.
+        """
         hop, shared = self._hop, self._shared
         self._slot = slot
         self._creator = await self._make_creator()
-        settings = RelaySettings(shared.settings.hostname, hop, policy=label(self._policy))
+        settings = RelaySettings(shared.settings.hostname, hop, policy=label(self._policy), quit_early=True)
         session = self._session = RelaySession(
             self._screened,
             settings,
             tls=None if self._creator is None else lambda: self._creator,
             in_thread=shared.in_thread,
             ready=self._is_ready,
+            lingers=self._stay,
         )
         try:
             connection = await shared.dialer.dial(
@@ -114,6 +125,8 @@ class Line:
         finally:
             if self._ready_at is not None:
                 shared.health.left(self._ready_at)
+        if ending is not None and not isinstance(ending, _NO_DEFECTS):
+            raise ending
         return self._judge(session, ending, addresses)
 
     def unusable(self, outcome: Outcome, addresses: Sequence[str]) -> LineEnd:
@@ -152,7 +165,7 @@ class Line:
             return False
         if self._hop.lmtp and (not session.via.address or is_within(session.via.address, LOOPBACK)):
             return True  # a mail store on our own machine: RFC 8689 section 4.4 leaves it to the reader's side
-        return self._may_be_safe and session.offers.offers("REQUIRETLS")
+        return self._policy.proves_the_host and session.offers.offers("REQUIRETLS")
 
     # ------------------------------------------------------------------------------------- at its end
 
@@ -172,9 +185,9 @@ class Line:
         outcome = end.outcome or NO_HOST
         if isinstance(ending, TLSFailed) and end.outcome is not None:
             outcome = replace(outcome, status=TLS_FAILED, text=f"TLS with {hop.host} has failed: {ending}")
-        if outcome.via is None:
-            outcome = replace(outcome, via=via)
         took_mail = end.reached and (end.outcome is None or self._screened.heard)
+        if outcome.via is None and not took_mail:
+            outcome = replace(outcome, via=via)
         address = via.address if via.address in addresses else self._first_left(addresses)
         if not took_mail and _is_ill(end):
             self._shared.health.failed(Place(via.address or hop.host, hop.port), outcome.text)
@@ -207,6 +220,24 @@ class Line:
             local = "" if session is None else session.local.host
             result = TLSResult(domain, self._policy, self._hop.host, address, local, kind, why)
             self._shared.policies.note(result)
+
+
+class Stay:
+    """Lets a drained connection stay for a moment, as long as nobody else waits for a slot."""
+
+    def __init__(self, run: ILingeringRun, slots: Slots, screened: ScreenedRun) -> None:
+        self._run = run
+        self._slots = slots
+        self._screened = screened
+
+    @property
+    def is_worthwhile(self) -> bool:
+        return bool(self._run.expects_more and not (self._slots.waiting or self._screened.aside))
+
+    async def more(self) -> bool:
+        waiter: Deferred[bool] = self._run.more()
+        with self._slots.idle(waiter):
+            return await waiter
 
 
 async def _see_off(connection: IsConnection) -> Exception | None:

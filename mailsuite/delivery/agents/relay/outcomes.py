@@ -35,6 +35,13 @@ def of_dns(failure: DnsFailure) -> Outcome:
     return Outcome(Result.FAILED, _UNABLE_TO_ROUTE, str(failure))
 
 
+def of_untried(host: str, so_far: Sequence[Outcome]) -> Outcome:
+    """There is one more host, or address, that may take the mail: it is left for the next attempt."""
+    last = so_far[-1] if so_far else NO_HOST
+    status = last.status.of_class(4)
+    return replace(last, result=Result.DEFERRED, status=status, text=f"{last.text}; {host} is still to be asked")
+
+
 def of_barred(host: str, barred: Barred) -> Outcome:
     """A policy keeps mail from a host."""
     result = Result.DEFERRED if barred.temporary else Result.FAILED

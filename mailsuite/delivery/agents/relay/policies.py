@@ -19,8 +19,8 @@ class ConfiguredPolicies:
     """Stands in where neither DANE nor MTA-STS are heeded, and nobody wants reports."""
 
     async def policy(self, domain: str, hop: NextHop) -> TLSPolicy:
-        del domain
-        return TLSPolicy(hop.tls)
+        # Nobody asks here whether an MX record is signed.
+        return TLSPolicy(hop.tls, mx_proved=not domain)
 
     def note(self, result: TLSResult) -> None:
         """Nobody counts."""
@@ -29,6 +29,9 @@ class ConfiguredPolicies:
 def label(policy: TLSPolicy) -> str:
     """A policy in a word, for the history: who has made it, or the mode where that is the configuration."""
     name = _NAMES.get(policy.source, policy.mode)
+    if policy.source is PolicySource.DANE and not policy.mx_proved:
+        # RFC 7672 section 2.2.1: such a delivery is not to be taken for a secure one.
+        name = f"{name} (MX not signed)"
     return f"{name} (testing)" if policy.testing else name
 
 
@@ -37,10 +40,9 @@ def mode_of(policy: TLSPolicy, hop: NextHop) -> str:
     return hop.tls if policy.testing and policy.mode in _STRICT else policy.mode
 
 
-def is_safe(policy: TLSPolicy, hop: NextHop) -> bool:
-    """Whether mail that demands TLS may go this way, once the server offers REQUIRETLS.
+def relaxed(hop: NextHop) -> TLSPolicy:
+    """What holds for mail whose sender would have no policy heeded: the configuration, as far as that needs none.
 
-    RFC 8689 section 4.2.1: the host must prove its name, and where an MX record has named it, that record must be
-    vouched for, by DNSSEC or by MTA-STS.
+    Where DANE is demanded, there are no records to hold a certificate against, so TLS is as good as it comes.
     """
-    return policy.proves_the_host and not (hop.domain and policy.source is PolicySource.CONFIGURED)
+    return TLSPolicy("opportunistic" if hop.tls == "dane" else hop.tls)

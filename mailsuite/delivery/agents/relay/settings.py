@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred
 from mailsuite.delivery.agents.relay.health import Health
 from mailsuite.delivery.agents.relay.lookups import Lookups
 from mailsuite.delivery.agents.relay.slots import Slots
+from mailsuite.delivery.own_addresses import NOWHERE, OwnAddresses
 from mailsuite.interfaces import INextHops, ITLSPolicies
 from mailsuite.mail.tls_policy import TLSPolicy
 from mailsuite.session.handover import Session
@@ -66,6 +67,7 @@ class RelayAgentSettings:
     `connections` in all, `connections_per_source` from one source address. `attempts` is how many addresses are tried
     in one run. `source_address` is where connections leave from that have none of their route. An address that has
     failed rests for `rest` seconds, after each further failure longer, up to `longest_rest`: less than destinations do.
+    Hosts that MX records name are left out where their addresses are `own`.
     """
 
     hostname: str
@@ -76,6 +78,7 @@ class RelayAgentSettings:
     connections_per_source: int | None = None
     rest: float = 30.0
     longest_rest: float = 240.0
+    own: OwnAddresses = NOWHERE
 
 
 @dataclass(frozen=True, slots=True)

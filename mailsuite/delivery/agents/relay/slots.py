@@ -12,6 +12,8 @@ Deferred.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import IntEnum
 
 from twisted.internet.defer import Deferred
@@ -63,6 +65,7 @@ class Slots:
         self._waiters = 0
         self._turn = 0
         self._is_handing_out = False
+        self._idle: dict[Deferred[bool], None] = {}
 
     @property
     def used(self) -> int:
@@ -84,7 +87,17 @@ class Slots:
         waiter: Deferred[Slot] = Deferred(lambda gone: self._forget(gone, source, standing))
         queue.append(waiter)
         self._waiters += 1
+        self._call_back_idle()
         return await waiter
+
+    @contextmanager
+    def idle(self, wait: Deferred[bool]) -> Iterator[None]:
+        """A slot is idle within: as soon as somebody waits for one, the wait is ended with False."""
+        self._idle[wait] = None
+        try:
+            yield
+        finally:
+            self._idle.pop(wait, None)
 
     def proved(self) -> None:
         """One of those that have a slot has proved alive (see `Slot.prove`)."""
@@ -102,6 +115,13 @@ class Slots:
         else:
             del self._of_source[source]
         self._hand_out()
+
+    def _call_back_idle(self) -> None:
+        """Whoever has a slot and does nothing is to give it back, whatever source it is of."""
+        waits, self._idle = self._idle, {}
+        for wait in waits:
+            if not wait.called:
+                wait.callback(False)
 
     def _has_room(self, source: str | None, standing: Standing) -> bool:
         if self._used >= self._total:

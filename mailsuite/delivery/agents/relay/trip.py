@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import takewhile
+from typing import Any
 
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.logger import Logger
 
 from mailsuite.delivery.agents.relay.health import Place
@@ -15,19 +18,21 @@ from mailsuite.delivery.agents.relay.outcomes import (
     of_dns,
     of_silence,
     of_unsafe,
+    of_untried,
     sum_up,
 )
-from mailsuite.delivery.agents.relay.policies import is_safe, mode_of
+from mailsuite.delivery.agents.relay.policies import mode_of, relaxed
 from mailsuite.delivery.agents.relay.screened import MOST_ASIDE, ListedRun, ScreenedRun, does_without_tls
 from mailsuite.delivery.agents.relay.settings import Shared
-from mailsuite.delivery.next_hops import Unroutable
+from mailsuite.delivery.next_hops import Unroutable, loop_of
 from mailsuite.delivery.routes import is_configured
 from mailsuite.interfaces import Barred, IQueueRun
 from mailsuite.mail.password_file import PasswordUnreadable, read_password
 from mailsuite.mail.queue import Delivery, Outcome, Result
 from mailsuite.mail.route import HOLD, NextHop
 from mailsuite.mail.tls_policy import PolicySource, TLSPolicy
-from mailsuite.net.dialer import reachable
+from mailsuite.net.addresses import parse_address
+from mailsuite.net.dialer import SocketPath, reachable
 from mailsuite.net.resolver import DnsFailure
 from mailsuite.net.tls import TLSSettingsError
 
@@ -47,6 +52,8 @@ class Trip:
         self._is_urgent = run.destination.agent == HOLD  # whoever asked for what is held is there
         self._met_policy = False  # a policy of the destination has kept mail from some host
         self._last = ("", False)  # the last host that was ready for mail, and whether it had proved itself
+        self._begun: set[str] = set()  # the domains some of whose hosts have had their turn
+        self._looped: set[str] = set()  # those of which no host is left that is nearer than we are
 
     async def go(self) -> None:
         """Deliver what there is; settle the run as a whole where no host took any."""
@@ -72,8 +79,16 @@ class Trip:
         """
         source: IQueueRun = self._run
         rest: ListedRun | None = None
-        for hop in hops:
+        for number, hop in enumerate(hops):
+            if hop.domain in self._looped:
+                continue
+            if self._tried >= self._shared.settings.attempts:
+                self._leave(hop)
+                break
+            if await self._is_among(equals_of(hops, number), hop.domain):
+                continue
             screened = await self._try_host(hop, source)
+            self._begun.add(hop.domain)
             if screened is not None and not (screened.aside or (rest is not None and rest.left)):
                 return True
             if screened is not None:
@@ -116,6 +131,9 @@ class Trip:
         except PasswordUnreadable as error:
             self._outcomes.append(of_configuration(error))
             return None
+        if self._are_ours(hop, addresses):
+            self._turn_back(hop.domain)
+            return None
         untried = list(reachable(addresses, hop.source_address))
         if not untried:
             why = f"{hop.host} has no address that {hop.source_address} could reach"
@@ -129,7 +147,14 @@ class Trip:
             if screened is not None:
                 return screened
             untried = [address for address in untried if address not in used]
+        if untried:
+            self._leave(hop)
         return None
+
+    def _leave(self, hop: NextHop) -> None:
+        """The attempts of this run are used up: nobody may say that no host takes the mail."""
+        if all(outcome.result is Result.FAILED for outcome in self._outcomes):
+            self._outcomes.append(of_untried(hop.host, self._outcomes))
 
     async def _prepared(self, hop: NextHop) -> NextHop:
         """A next hop with its source address, and the password that its file has now. Raises `PasswordUnreadable`."""
@@ -142,10 +167,16 @@ class Trip:
     async def _look_up(self, hop: NextHop) -> tuple[TLSPolicy, Sequence[str]]:
         """The policy and the addresses. Raises `Barred`, `DnsFailure`."""
         shared = self._shared
-        policy = TLSPolicy(hop.tls) if self._relaxed else await shared.policies.policy(hop.domain, hop)
-        if hop.host.startswith("/"):
-            return policy, (hop.host,)
-        return policy, await shared.addresses(hop.host)
+        policy = relaxed(hop) if self._relaxed else await shared.policies.policy(hop.domain, hop)
+        return policy, await self._addresses(hop)
+
+    async def _addresses(self, hop: NextHop) -> Sequence[str]:
+        """Raises `DnsFailure`."""
+        if hop.domain and parse_address(hop.host) is not None:
+            raise DnsFailure(hop.domain, f"its MX records lead to the address {hop.host}", temporary=False)
+        if hop.host.startswith("/") and not hop.domain:
+            return (SocketPath(hop.host),)
+        return await self._shared.addresses(hop.host)
 
     def _without_resting(self, hop: NextHop, addresses: Sequence[str]) -> list[str]:
         if self._is_urgent:
@@ -160,6 +191,37 @@ class Trip:
         if why is not None and not able:
             self._outcomes.append(of_silence(hop.host, f"{hop.host} is left alone for a while: {why}"))
         return able
+
+    # ------------------------------------------------------------------------------------- ourselves
+
+    async def _is_among(self, equals: Sequence[NextHop], domain: str) -> bool:
+        """Whether we are one of several hosts of one preference: then none of them is nearer than we are.
+
+        RFC 5321 section 5.1. The addresses of a host that stands alone are looked at when it has its turn.
+        """
+        if len(equals) < 2 or not self._shared.settings.own.ports:
+            return False
+        asked: list[Deferred[Any]] = [Deferred.fromCoroutine(self._is_ourselves(hop)) for hop in equals]
+        is_among = any(await gatherResults(asked, consumeErrors=True))
+        if is_among:
+            self._turn_back(domain)
+        return is_among
+
+    async def _is_ourselves(self, hop: NextHop) -> bool:
+        try:
+            addresses = await self._shared.lookups.run(self._run.destination, lambda: self._addresses(hop))
+        except DnsFailure:
+            return False  # nobody can reach it, and so cannot we
+        return self._are_ours(hop, addresses)
+
+    def _are_ours(self, hop: NextHop, addresses: Sequence[str]) -> bool:
+        return bool(hop.domain) and any(self._shared.settings.own.answer(address, hop.port) for address in addresses)
+
+    def _turn_back(self, domain: str) -> None:
+        """No host of a domain is left but ourselves, and those that are no nearer (RFC 5321 section 5.1)."""
+        self._looped.add(domain)
+        if domain not in self._begun:
+            self._outcomes.append(loop_of(domain))
 
     # --------------------------------------------------------------------------- one host, its addresses
 
@@ -193,7 +255,7 @@ class Trip:
                 text=end.outcome.text,
             )
             return None, used
-        self._last = (hop.host, is_safe(policy, hop))
+        self._last = (hop.host, policy.proves_the_host)
         return end.screened, used
 
     async def _connect(
@@ -217,3 +279,11 @@ class Trip:
                 slot.release()
         finally:
             line.leave_door()
+
+
+def equals_of(hops: Sequence[NextHop], number: int) -> Sequence[NextHop]:
+    """The hosts of one MX with the preference of this one, where it is the first of them; else none."""
+    place = hops[number].domain, hops[number].preference
+    if not place[0] or (number and (hops[number - 1].domain, hops[number - 1].preference) == place):
+        return ()
+    return list(takewhile(lambda hop: (hop.domain, hop.preference) == place, hops[number:]))
