@@ -12,6 +12,7 @@ import pytest
 
 from mailsuite.accounts.directory import DirectoryFile
 from mailsuite.admin.demo import _WELCOME
+from mailsuite.mail.session import SecretKind
 from tests.docs.pages import ROOT
 from tests.instance import Instance, any_certificate, mailsuite
 from tests.peers.process import LOOPBACK
@@ -64,7 +65,7 @@ def demo(tmp_path: Path) -> Iterator[Instance]:
     with DirectoryFile(server.data / "accounts.db", create=True) as accounts:
         if not accounts.domains():
             accounts.add_domain("demo.example")
-        accounts.add_user("alice@demo.example", "sesame")
+        accounts.add_user("alice@demo.example", "sesame", keep=(SecretKind.SHARED, SecretKind.SCRAM_SHA_256))
     with server:
         yield server
 
@@ -101,6 +102,8 @@ def test_demo_tells_a_command_that_sends(demo):
         port=demo.submission_port,
         maildir="maildir",
         directory="directory",
+        command="mailsuite",
+        configuration="mailsuite.toml",
     )
     [command] = re.findall(r'^ +(python3 -c ".*?")$', told, re.MULTILINE | re.DOTALL)
     command = command.replace("python3", sys.executable, 1)
