@@ -125,6 +125,7 @@ def test_what_is_tried_now_leaves_at_once(run_or_not: House) -> None:
     house.a.wait_until_drained()
     for user in ("bob", "carol"):
         house.b.wait_for(user, 3)
+        assert len(subjects(house, user)) == 3
 
 
 def test_what_is_deleted_is_gone_and_what_is_expired_comes_back(run_or_not: House) -> None:
